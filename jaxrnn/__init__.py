@@ -1,0 +1,40 @@
+"""jaxrnn: every recurrence as a pure function, one `unroll`, and a microscope for gradients."""
+
+# the contract
+# how parameters begin, and how big things are
+from jaxrnn import initializers as initializers
+from jaxrnn.cell import Cell as Cell
+from jaxrnn.cell import Network as Network
+from jaxrnn.cell import as_cell as as_cell
+
+# cells
+from jaxrnn.cells import GRU as GRU
+from jaxrnn.cells import LSTM as LSTM
+from jaxrnn.cells import Elman as Elman
+from jaxrnn.cells import ElmanCarry as ElmanCarry
+from jaxrnn.cells import ElmanParams as ElmanParams
+from jaxrnn.cells import GRUCarry as GRUCarry
+from jaxrnn.cells import GRUParams as GRUParams
+from jaxrnn.cells import LSTMCarry as LSTMCarry
+from jaxrnn.cells import LSTMParams as LSTMParams
+
+# through time
+from jaxrnn.methods import Loop as Loop
+from jaxrnn.methods import Scan as Scan
+
+# networks from cells
+from jaxrnn.network import Bidirectional as Bidirectional
+from jaxrnn.network import BidirectionalCarry as BidirectionalCarry
+from jaxrnn.network import BidirectionalParams as BidirectionalParams
+from jaxrnn.network import Readout as Readout
+from jaxrnn.network import ReadoutParams as ReadoutParams
+from jaxrnn.network import Residual as Residual
+from jaxrnn.network import ResidualParams as ResidualParams
+from jaxrnn.network import Stack as Stack
+from jaxrnn.sizes import carry_bytes as carry_bytes
+from jaxrnn.sizes import carry_size as carry_size
+from jaxrnn.sizes import count_parameters as count_parameters
+from jaxrnn.sizes import flatten_carry as flatten_carry
+from jaxrnn.sizes import step_flops as step_flops
+from jaxrnn.unroll import trajectory as trajectory
+from jaxrnn.unroll import unroll as unroll

@@ -1,0 +1,80 @@
+"""What cells made of gates share: stacked blocks, drawn, checked and applied."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxrnn.initializers import Gates, draw_gates
+
+
+class Blocks(NamedTuple):
+    """The parameters of all gates, gate by gate along the first axis."""
+
+    W_x: Float[Array, "gates H I"]
+    W_h: Float[Array, "gates H H"]
+    b: Float[Array, "gates H"] | None
+    b_h: Float[Array, "own H"] | None
+
+
+def draw_blocks(cell: Any, gates: Gates, key: Array, dtype: DTypeLike, own: int = 0) -> Blocks:
+    """Draws the blocks of a cell with the initialisers it names.
+
+    `own` is the number of gates, counted from the last, that keep a bias of their own on the side
+    of the carry although `cell.biases` is 1.
+    """
+    check_dtype(dtype)
+    H, biases = cell.hidden_size, cell.biases
+    k_x, k_h, k_b, k_b_h = jax.random.split(key, 4)
+    W_x = draw_gates(cell.input_initializer, k_x, gates, (H, cell.input_size), dtype)
+    W_h = draw_gates(cell.recurrent_initializer, k_h, gates, (H, H), dtype)
+    b = draw_gates(cell.bias_initializer, k_b, gates, (H,), dtype) if biases > 0 else None
+    b_h = None
+    if biases == 2 or (biases == 1 and own):
+        b_h = draw_gates(cell.recurrent_bias_initializer, k_b_h, gates, (H,), dtype)
+        b_h = b_h if biases == 2 else b_h[-own:]
+    return Blocks(W_x, W_h, b, b_h)
+
+
+def affine(
+    W: Float[Array, "gates H I"], v: Float[Array, " I"], b: Float[Array, "own H"] | None
+) -> Float[Array, "gates H"]:
+    """W v + b for every gate at once; a shorter `b` belongs to the last gates."""
+    product = W @ v
+    if b is None:
+        return product
+    return product + jnp.pad(b, ((len(product) - len(b), 0), (0, 0)))
+
+
+def check_sizes(cell: Any) -> None:
+    """Raises if a size or the number of biases makes no sense."""
+    name = type(cell).__name__
+    for field in ("input_size", "hidden_size"):
+        size = getattr(cell, field)
+        least = 0 if field == "input_size" else 1
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            raise ValueError(f"{name}: {field} must be an int of at least {least}, got {size!r}")
+    if cell.biases not in (0, 1, 2):
+        raise ValueError(f"{name}: biases must be 0, 1 or 2, got {cell.biases!r}")
+
+
+def check_choice(cell: Any, field: str, choices: tuple[str, ...]) -> None:
+    """Raises if a field is not one of the named options."""
+    if getattr(cell, field) not in choices:
+        wanted = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(
+            f"{type(cell).__name__}: {field} must be {wanted}, got {getattr(cell, field)!r}"
+        )
+
+
+def check_dtype(dtype: DTypeLike) -> None:
+    """Raises if JAX would silently make something else of `dtype`."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"params must have a floating dtype, got {jnp.dtype(dtype).name}")
+    if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+        raise ValueError(
+            "got dtype float64, but JAX is set to 32 bits: "
+            "call jax.config.update('jax_enable_x64', True) first"
+        )

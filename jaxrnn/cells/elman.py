@@ -1,0 +1,118 @@
+"""The simple recurrent network of Elman 1990, "Finding structure in time"."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxrnn.cells.blocks import check_sizes, draw_blocks
+from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
+
+_GATES = (Gate("candidate"),)
+
+
+def identity(a: Array) -> Array:
+    """φ(a) = a: the linear recurrent network."""
+    return a
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "identity": identity,
+    "logistic": jax.nn.sigmoid,
+}
+
+
+class ElmanParams(NamedTuple):
+    """Parameters of an `Elman`; a field the cell does without is None."""
+
+    W_x: Float[Array, "H I"]
+    W_h: Float[Array, "H H"]
+    b: Float[Array, " H"] | None
+    b_h: Float[Array, " H"] | None
+    initial: "ElmanCarry | None"
+
+
+class ElmanCarry(NamedTuple):
+    """What the next step of an `Elman` needs: its output h."""
+
+    h: Float[Array, " H"]
+
+
+class ElmanGates(NamedTuple):
+    """What one step of an `Elman` computes on its way: a, before φ."""
+
+    pre_activation: Float[Array, " H"]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Elman:
+    """Elman 1990, Cognitive Science 14: the plain recurrent network.
+
+        a_t = W_x x_t + b + W_h h_{t-1} + b_h
+        h_t = φ(a_t)
+
+    x_t has shape (input_size,); h_t, which is also the output, (hidden_size,).
+
+    activation: φ, "tanh", "relu", "identity", "logistic", or a function defined in a module.
+    biases: 0 for none, 1 for b, 2 for b and b_h (PyTorch's `nn.RNN`).
+    learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
+    """
+
+    input_size: int
+    hidden_size: int
+    activation: str | Callable[[Array], Array] = "tanh"
+    biases: int = 1
+    learned_carry: bool = False
+    input_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    recurrent_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    bias_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    recurrent_bias_initializer: Initializer | tuple[Initializer, ...] = Zeros()
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if not callable(self.activation) and self.activation not in ACTIVATIONS:
+            names = ", ".join(map(repr, ACTIVATIONS))
+            raise ValueError(
+                f"Elman: activation must be one of {names} or a function, got {self.activation!r}"
+            )
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output."""
+        return self.hidden_size
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ElmanParams:
+        """Draws fresh parameters."""
+        W_x, W_h, b, b_h = draw_blocks(self, _GATES, key, dtype)
+        initial = ElmanCarry(jnp.zeros(self.hidden_size, dtype)) if self.learned_carry else None
+        return ElmanParams(
+            W_x[0], W_h[0], b if b is None else b[0], b_h if b_h is None else b_h[0], initial
+        )
+
+    def initial_carry(self, params: ElmanParams) -> ElmanCarry:
+        """Zeros, or `params.initial` if the carry is learned."""
+        if params.initial is not None:
+            return params.initial
+        return ElmanCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
+
+    def gates(self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]) -> ElmanGates:
+        """The pre-activation a_t."""
+        a = params.W_x @ x + params.W_h @ carry.h
+        for b in (params.b, params.b_h):
+            a = a if b is None else a + b
+        return ElmanGates(a)
+
+    def step(
+        self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]
+    ) -> tuple[ElmanCarry, Float[Array, " H"]]:
+        """One step for one example."""
+        phi = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
+        h = phi(self.gates(params, carry, x).pre_activation)
+        return ElmanCarry(h), h

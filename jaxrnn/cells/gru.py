@@ -1,0 +1,125 @@
+"""The gated recurrent unit, in the four forms that go by its name."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxrnn.cells.blocks import affine, check_choice, check_sizes, draw_blocks
+from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
+
+
+class GRUParams(NamedTuple):
+    """Parameters of a `GRU`, gates in the order reset, update, candidate.
+
+    With reset after the matrix and one bias, `b_h` holds the candidate's own bias alone.
+    """
+
+    W_x: Float[Array, "3 H I"]
+    W_h: Float[Array, "3 H H"]
+    b: Float[Array, "3 H"] | None
+    b_h: Float[Array, "own H"] | None
+    initial: "GRUCarry | None"
+
+
+class GRUCarry(NamedTuple):
+    """What the next step of a `GRU` needs: its output h."""
+
+    h: Float[Array, " H"]
+
+
+class GRUGates(NamedTuple):
+    """Gate values of one step: r and z in (0, 1), the candidate in (−1, 1)."""
+
+    reset: Float[Array, " H"]
+    update: Float[Array, " H"]
+    candidate: Float[Array, " H"]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class GRU:
+    """Cho et al. 2014 (1406.1078), by default in the form of Chung et al. 2014 (1412.3555).
+
+        r, z = σ(W x_t + b + U h_{t-1} + b_h)         one W, U, b, b_h for each gate
+        n    = tanh(W x_t + b + U (r ⊙ h_{t-1}) + b_h)       reset="before", the default
+        n    = tanh(W x_t + b + r ⊙ (U h_{t-1} + b_h))       reset="after"
+        h_t  = (1 − z) ⊙ h_{t-1} + z ⊙ n              update_weighs="new", the default
+        h_t  = z ⊙ h_{t-1} + (1 − z) ⊙ n              update_weighs="old"
+
+    x_t has shape (input_size,); h_t, which is also the output, (hidden_size,).
+    `params.W_x` stacks the W, `params.W_h` the U, in the order r, z, n, which is PyTorch's.
+
+    | form                                | reset  | update_weighs | biases |
+    |-------------------------------------|--------|---------------|--------|
+    | Chung et al. 2014, Haiku            | before | new           | 1      |
+    | Cho et al. 2014                     | before | old           | 1      |
+    | PyTorch, cuDNN, Keras (reset_after) | after  | old           | 2      |
+    | Flax linen, Equinox                 | after  | old           | 1      |
+
+    A form turns into the one that weighs the other side by negating W, U and b of z.
+
+    biases: 0 for none; 1 for b, and with reset="after" a b_h for the candidate alone; 2 for all.
+    learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
+    """
+
+    input_size: int
+    hidden_size: int
+    reset: str = "before"
+    update_weighs: str = "new"
+    biases: int = 1
+    learned_carry: bool = False
+    input_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    recurrent_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    bias_initializer: Initializer | tuple[Initializer, ...] = Uniform()
+    recurrent_bias_initializer: Initializer | tuple[Initializer, ...] = Zeros()
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        check_choice(self, "reset", ("before", "after"))
+        check_choice(self, "update_weighs", ("new", "old"))
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output."""
+        return self.hidden_size
+
+    def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GRUParams:
+        """Draws fresh parameters."""
+        keeps = +1 if self.update_weighs == "old" else -1
+        gates = (Gate("reset"), Gate("update", keeps=keeps), Gate("candidate"))
+        blocks = draw_blocks(self, gates, key, dtype, own=1 if self.reset == "after" else 0)
+        initial = GRUCarry(jnp.zeros(self.hidden_size, dtype)) if self.learned_carry else None
+        return GRUParams(*blocks, initial)
+
+    def initial_carry(self, params: GRUParams) -> GRUCarry:
+        """Zeros, or `params.initial` if the carry is learned."""
+        if params.initial is not None:
+            return params.initial
+        return GRUCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
+
+    def gates(self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]) -> GRUGates:
+        """The values of the two gates and the candidate."""
+        _, U, _, b_h, _ = params
+        h = carry.h
+        x_r, x_z, x_n = affine(params.W_x, x, params.b)
+        if self.reset == "after":
+            h_r, h_z, h_n = affine(U, h, b_h)
+            r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+            return GRUGates(r, z, jnp.tanh(x_n + r * h_n))
+        h_r, h_z = affine(U[:2], h, None if b_h is None else b_h[:2])
+        r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+        (h_n,) = affine(U[2:], r * h, None if b_h is None else b_h[2:])
+        return GRUGates(r, z, jnp.tanh(x_n + h_n))
+
+    def step(
+        self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]
+    ) -> tuple[GRUCarry, Float[Array, " H"]]:
+        """One step for one example."""
+        _, z, n = self.gates(params, carry, x)
+        h = carry.h
+        h = (1 - z) * h + z * n if self.update_weighs == "new" else z * h + (1 - z) * n
+        return GRUCarry(h), h
