@@ -1,7 +1,7 @@
 """jaxrnn: every recurrence as a pure function, one `unroll`, and a microscope for gradients."""
 
-# the contract
-# how parameters begin, and how big things are
+# the contract, how parameters begin, and weights of other libraries
+from jaxrnn import convert as convert
 from jaxrnn import initializers as initializers
 from jaxrnn.cell import Cell as Cell
 from jaxrnn.cell import Network as Network
@@ -31,6 +31,12 @@ from jaxrnn.network import ReadoutParams as ReadoutParams
 from jaxrnn.network import Residual as Residual
 from jaxrnn.network import ResidualParams as ResidualParams
 from jaxrnn.network import Stack as Stack
+
+# to a file and back
+from jaxrnn.save import load as load
+from jaxrnn.save import save as save
+
+# how big things are
 from jaxrnn.sizes import carry_bytes as carry_bytes
 from jaxrnn.sizes import carry_size as carry_size
 from jaxrnn.sizes import count_parameters as count_parameters
