@@ -224,12 +224,13 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("biases", [0, 1, 2])
 @pytest.mark.parametrize("kind", FORMS)
-def test_numpy_loop_for_every_form_in_both_directions(kind, biases):
-    network = Stack((Bidirectional(FORMS[kind](I, H, biases=biases)),))
-    far = compare_with_loop(kind, network, (B, T))
-    assert max(far.values()) <= DOUBLE, far
+def test_numpy_loop_for_every_form_in_both_directions(kind):
+    cell = FORMS[kind]
+    widths = (I, 2 * H, 2 * H)
+    layers = (Bidirectional(cell(width, H, biases=n)) for n, width in enumerate(widths))
+    far = compare_with_loop(kind, Stack(tuple(layers)), (B, T))
+    assert all(d <= DOUBLE for d in far.values()), far
 
 
 @pytest.mark.parametrize("kind", ["relu", "lstm", "gru-before-new", "gru-after-old"])
@@ -237,14 +238,14 @@ def test_numpy_loop_for_deep_networks_on_padded_rows(kind):
     cell = functools.partial(FORMS[kind], biases=2)
     network = Stack((cell(I, H), Bidirectional(cell(H, 2)), cell(4, 3)))
     far = compare_with_loop(kind, network, (4, T), lengths=np.array([3, 0, T, 1]))
-    assert max(far.values()) <= DOUBLE, far
+    assert all(d <= DOUBLE for d in far.values()), far
 
 
 @pytest.mark.parametrize("kind", ["tanh", "relu", "lstm", "gru-before-new", "gru-after-old"])
 def test_float32_is_within_1e_6_of_the_float64_loop(kind):
     network = Stack((FORMS[kind](16, 32, biases=2),))
     far = compare_with_loop(kind, network, (2, 50), dtype="float32")
-    assert max(far.values()) <= SINGLE, far
+    assert all(d <= SINGLE for d in far.values()), far
 
 
 @needs_torch

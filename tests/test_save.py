@@ -44,10 +44,18 @@ NETWORKS = {
 }
 
 
+def numbered(network, dtype="float32"):
+    """Params like those of `init`, every number another, without compiling random draws."""
+    shapes = jax.eval_shape(lambda key: network.init(key, dtype=dtype), jax.random.key(0))
+    leaves, treedef = jax.tree.flatten(shapes)
+    random = np.random.RandomState(0)
+    return treedef.unflatten([jnp.asarray(random.randn(*s.shape), dtype) for s in leaves])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_comes_back_is_equal_and_computes_the_same(tmp_path, name):
     network = NETWORKS[name]
-    params = network.init(jax.random.key(1), dtype=jnp.float64)
+    params = numbered(network, jnp.float64)
     jaxrnn.save(tmp_path / "n.safetensors", network, params)
     again, params_again = jaxrnn.load(tmp_path / "n.safetensors")
     assert again == network and hash(again) == hash(network)
@@ -61,7 +69,7 @@ def test_what_comes_back_is_equal_and_computes_the_same(tmp_path, name):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_dtypes_stay(tmp_path, dtype):
     network = Stack((LSTM(3, 4), GRU(4, 2, learned_carry=True)))
-    params = network.init(jax.random.key(0), dtype=dtype)
+    params = numbered(network, dtype)
     jaxrnn.save(tmp_path / "n", network, params)
     _, again = jaxrnn.load(tmp_path / "n")
     for got, want in zip(jax.tree.leaves(again), jax.tree.leaves(params), strict=True):
@@ -70,7 +78,7 @@ def test_dtypes_stay(tmp_path, dtype):
 
 
 def test_file_can_be_read_by_hand(tmp_path):
-    params = NESTED.init(jax.random.key(0))
+    params = numbered(NESTED)
     jaxrnn.save(tmp_path / "n", NESTED, params)
     tensors = load_file(tmp_path / "n")
     np.testing.assert_array_equal(tensors["W"], np.asarray(params.W))
@@ -113,15 +121,15 @@ def wobble(a):
 def test_user_classes_and_functions_are_refused_with_the_cure(tmp_path):
     with pytest.raises(TypeError, match=r"cannot save test_save\.LSTM2: .*Save the params alone"):
         cell = LSTM2(3, 4)
-        jaxrnn.save(tmp_path / "n", Stack((cell,)), (cell.init(jax.random.key(0)),))
+        jaxrnn.save(tmp_path / "n", Stack((cell,)), (numbered(cell),))
     cell = Elman(3, 4, wobble)
     with pytest.raises(TypeError, match=r"the function test_save\.wobble: .*only these: jax\.num"):
-        jaxrnn.save(tmp_path / "n", cell, cell.init(jax.random.key(0)))
+        jaxrnn.save(tmp_path / "n", cell, numbered(cell))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_params_of_another_network_are_refused(tmp_path):
-    params = LSTM(3, 4).init(jax.random.key(0))
+    params = numbered(LSTM(3, 4))
     with pytest.raises(ValueError, match=r"params W_x: got float32\[4, 4, 3\], expected any float"):
         jaxrnn.save(tmp_path / "n", LSTM(3, 5), params)
     with pytest.raises(ValueError, match=r"another structure than LSTM\.init"):
@@ -134,7 +142,7 @@ def test_params_of_another_network_are_refused(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     cell = GRU(2, 2)
-    params = cell.init(jax.random.key(0))
+    params = numbered(cell)
     jaxrnn.save(tmp_path / "n", cell, params)
     before = (tmp_path / "n").read_bytes()
 
@@ -149,15 +157,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 
 def test_saving_over_a_file_replaces_it(tmp_path):
-    jaxrnn.save(tmp_path / "n", GRU(2, 2), GRU(2, 2).init(jax.random.key(0)))
-    jaxrnn.save(tmp_path / "n", LSTM(2, 3), LSTM(2, 3).init(jax.random.key(0)))
+    jaxrnn.save(tmp_path / "n", GRU(2, 2), numbered(GRU(2, 2)))
+    jaxrnn.save(tmp_path / "n", LSTM(2, 3), numbered(LSTM(2, 3)))
     assert jaxrnn.load(tmp_path / "n")[0] == LSTM(2, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["n"]
 
 
 def _saved(path):
     cell = LSTM(3, 4)
-    jaxrnn.save(path, cell, cell.init(jax.random.key(0)))
+    jaxrnn.save(path, cell, numbered(cell))
     return load_file(path), _record(path)
 
 
@@ -229,7 +237,7 @@ def test_a_single_flipped_bit_is_noticed(tmp_path):
 
 def test_float64_files_need_64_bits(tmp_path):
     cell = GRU(2, 2)
-    jaxrnn.save(tmp_path / "n", cell, cell.init(jax.random.key(0), dtype=jnp.float64))
+    jaxrnn.save(tmp_path / "n", cell, numbered(cell, jnp.float64))
     with jax.enable_x64(False), pytest.raises(ValueError, match="jax_enable_x64"):
         jaxrnn.load(tmp_path / "n")
 
