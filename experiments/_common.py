@@ -1,0 +1,174 @@
+"""What all experiments share: one command line, one JSON, a table, progress, errors in a line."""
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Config = TypeVar("Config")
+
+
+class UsageError(Exception):
+    """A mistake in what the user passed in, told in one line that says what to do."""
+
+
+def main(
+    config_class: type[Config], run: Callable[[Config], Any], arguments: Sequence[str] | None = None
+) -> None:
+    """Reads a config from the command line and runs the experiment; exit code 2 on bad input."""
+    description = sys.modules[run.__module__].__doc__
+    config = tyro.cli(
+        config_class,
+        args=arguments,
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        run(config)
+    except UsageError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns what the library raises at its boundary into a `UsageError`."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+
+
+def results_folder(path: Path) -> Path:
+    """Makes the folder, and makes sure *before* a long run that results can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to the folder {path}: {error.strerror}; choose another with --output"
+        ) from None
+    return path
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; the file appears under its own name only when it is complete."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, result: dict) -> None:
+    """Writes a result; what JSON has no number for becomes "Infinity", "-Infinity" or "NaN"."""
+    text = json.dumps(plain(result), ensure_ascii=False, allow_nan=False, indent=1)
+    with whole_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, experiment: str) -> dict:
+    """Reads a result of one experiment back."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{path} is not a JSON file") from None
+    if not isinstance(result, dict) or result.get("experiment") != experiment:
+        raise UsageError(f"{path} is not a result of experiments.{experiment}")
+    return _numbers(result)
+
+
+def plain(value: Any) -> Any:
+    """Arrays, tuples, paths and dataclass-like values as what JSON knows, six digits each."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if hasattr(value, "tolist") and not isinstance(value, float):
+        return plain(np.asarray(value).tolist())
+    if not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    return float(f"{value:.6g}")
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return float(value) if value in ("Infinity", "-Infinity", "NaN") else value
+
+
+def machine() -> dict:
+    """Versions and device, for the record."""
+    import jax
+
+    device = jax.devices()[0]
+    packages = ("jaxrnn", "jax", "jaxlib", "numpy", "optax")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "device": f"{device.platform}: {device.device_kind}",
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def console(error: bool = False) -> Console:
+    """The terminal; what is piped elsewhere gets 110 columns."""
+    out = Console(stderr=error, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = 110
+    return out
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: first column to the left, the others to the right; an empty row is a rule."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0)
+    for row in rows:
+        if row:
+            table.add_row(*row)
+        else:
+            table.add_section()
+    console().print(table)
+
+
+@contextlib.contextmanager
+def progress(total: float) -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr; yields `advance(by, what comes next)`."""
+    columns = (BarColumn(40), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    text = TextColumn("{task.description}")
+    with Progress(*columns, text, console=console(error=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(by: float, what: str) -> None:
+            bar.update(task, advance=by, description=what)
+
+        yield advance

@@ -1,0 +1,308 @@
+"""How fast do gradients fade with distance in time, in three recurrent networks on real text?
+
+Claim
+    The plain recurrent network of Elman loses the gradient within some tens of steps although
+    the norms of its single steps may exceed 1; gates alone change little, an open forget gate
+    changes much; training moves all of it.
+Source
+    Bengio, Simard and Frasconi 1994; Hochreiter and Schmidhuber 1997; Pascanu, Mikolov and
+    Bengio 2013 (1211.5063); Jozefowicz, Zaremba and Sutskever 2015 for the forget bias.
+What would refute it
+    A rate at initialisation of the LSTM without forget bias well above Elman's; an LSTM with it
+    that fades as fast; a network that trains to a longer horizon without predicting better, or
+    the reverse. The sentences under Table 2 are computed, and say so if it happens.
+Cost
+    Under 4 minutes on two cores by default, under 30 seconds with --quick.
+
+What is measured: ln σ_max of ∂carry_T/∂carry_(T−lag), whose units are those of the carry and so
+compare within a cell; and ‖∂L_T/∂x_(T−lag)‖, which compares between cells. A small gradient says
+that little is *learned* about that distance per update, not that nothing can be; the slope over
+some hundred steps is a fit, not a Lyapunov exponent.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import jaxrnn
+from experiments import _common as common
+from experiments import _decay_exact as exact
+from experiments import _decay_model as models
+from experiments import _decay_report as report
+from experiments import _text as texts
+from experiments._common import UsageError
+from experiments._decay_measure import measure, next_character_loss
+
+NAME = "gradient_decay"
+HELD_OUT = 0.1
+EVALUATED = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to measure, on what, and where to put it.
+
+    Attributes:
+        text: a text file to learn; by default the English help texts that every Python carries.
+        encoding: how the text file is encoded.
+        cells: which of elman, lstm, lstm-bias-1, gru.
+        hidden_size: H, units of every cell.
+        embedding_size: I, features of an embedded character.
+        length: T, characters in a window, and so the largest lag.
+        windows: windows of held-out text that a measurement averages over.
+        seeds: how many models of each kind, trained side by side.
+        steps: updates of training.
+        batch: windows in one update.
+        learning_rate: of Adam.
+        clip: gradients are clipped to this global norm.
+        threshold: a norm below it counts as gone.
+        weights: a safetensors file with a recurrent network of PyTorch, to be measured instead.
+        prefix: what its names begin with in that file, e.g. "lstm.".
+        inputs: a .npy file with the inputs of that network, (T, I) or (windows, T, I).
+        redraw: a result of an earlier run: draws its figure and prints its tables again.
+        format: of the figure.
+        output: folder for gradient_decay.json and the figure.
+        quick: the same, smaller: under 30 seconds.
+    """
+
+    text: Path | None = None
+    encoding: str = "utf-8"
+    cells: tuple[str, ...] = tuple(models.KINDS)
+    hidden_size: int = 64
+    embedding_size: int = 32
+    length: int = 200
+    windows: int = 16
+    seeds: int = 5
+    steps: int = 300
+    batch: int = 16
+    learning_rate: float = 1e-2
+    clip: float = 5.0
+    threshold: float = 1e-6
+    weights: Path | None = None
+    prefix: str = ""
+    inputs: Path | None = None
+    redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    format: Literal["png", "pdf", "svg"] = "png"
+    output: Path = Path("results")
+    quick: bool = False
+
+
+QUICK = dict(hidden_size=24, embedding_size=16, length=80, windows=4, seeds=2, steps=40, batch=8)
+
+
+class Result(NamedTuple):
+    """Everything that the tables and the figure are made from, as plain Python."""
+
+    experiment: str
+    config: dict
+    machine: dict
+    seconds: float
+    about: dict
+    exact: list[dict]
+    rows: list[dict]
+    strip: dict
+    warnings: list[str]
+    verdicts: list[str]
+
+
+def run(config: Config) -> Result:
+    """Measures, prints the two tables, writes the JSON and draws the figure from it."""
+    began = time.perf_counter()
+    config = sized(config)
+    if config.redraw is not None:
+        result = Result(**common.read_json(config.redraw, NAME))
+        folder = common.results_folder(config.output)
+        report.print_exact(result.exact)
+    else:
+        check(config)
+        plan = plan_text(config)
+        folder = common.results_folder(config.output)
+        facts = report.print_exact(fact._asdict() for fact in exact.facts())
+        result = finish(config, plan, facts, began)
+        common.write_json(folder / f"{NAME}.json", result._asdict())
+        result = Result(**common.read_json(folder / f"{NAME}.json", NAME))
+    report.print_result(result.rows, result.warnings, result.verdicts)
+    return result
+
+
+def sized(config: Config) -> Config:
+    """With --quick, smaller numbers wherever none was asked for."""
+    if not config.quick:
+        return config
+    default = Config()
+    asked = {k for k in QUICK if getattr(config, k) != getattr(default, k)}
+    return dataclasses.replace(config, **{k: v for k, v in QUICK.items() if k not in asked})
+
+
+def check(config: Config) -> None:
+    """Raises before anything long begins if a number makes no sense."""
+    least = dict(hidden_size=1, embedding_size=1, windows=1, seeds=1, steps=0, batch=1, length=10)
+    for field, smallest in least.items():
+        if getattr(config, field) < smallest:
+            flag = "--" + field.replace("_", "-")
+            raise UsageError(f"{flag} must be at least {smallest}, got {getattr(config, field)}")
+    for field in ("learning_rate", "clip", "threshold"):
+        if not getattr(config, field) > 0:
+            flag = "--" + field.replace("_", "-")
+            raise UsageError(f"{flag} must be positive, got {getattr(config, field)}")
+    unknown = [name for name in config.cells if name not in models.KINDS]
+    if unknown or not config.cells:
+        raise UsageError(
+            f"unknown cell {unknown[0]!r}: " if unknown else "no cell: "
+            f"--cells takes any of {', '.join(models.KINDS)}"
+        )
+
+
+class Plan(NamedTuple):
+    """A text, cut up: what is learned, what is measured, what is known about it."""
+
+    train: np.ndarray
+    windows: np.ndarray
+    evaluated: np.ndarray
+    alphabet: texts.Alphabet
+    first_window: str
+    about: dict
+
+
+def plan_text(config: Config) -> Plan:
+    """Reads the text and cuts it: the last tenth is held out."""
+    name, text = texts.read_text(config.text, config.encoding)
+    length = config.length + 1
+    cut = len(text) - max(int(HELD_OUT * len(text)), length)
+    if cut < length:
+        raise UsageError(
+            f"the text {name} has {len(text)} characters, too few for windows of {config.length}: "
+            f"at least {2 * length} are needed, or a smaller --length"
+        )
+    alphabet = texts.most_frequent(text[:cut])
+    ids = alphabet.encode(text)
+    train, held_out = ids[:cut], ids[cut:]
+    starts = texts.evenly_spaced(len(held_out), config.windows, length)
+    evaluated = texts.cut(
+        held_out, texts.evenly_spaced(len(held_out), EVALUATED, length), length
+    )
+    warm_up = config.length // 10
+    unigram = texts.unigram_bits(train, evaluated, alphabet.size)[:, 1 + warm_up :]
+    trigram = texts.trigram_bits(train, evaluated, alphabet.size)[:, max(warm_up - 1, 0) :]
+    about = {
+        "text": name,
+        "characters": len(text),
+        "held_out": len(held_out),
+        "alphabet": alphabet.size - 1,
+        "coverage": float(np.mean(ids != alphabet.rest)),
+        "unigram_bits": float(unigram.mean()),
+        "trigram_bits": float(trigram.mean()),
+        "carry": "zero at the start of each window",
+        "initialisation": models.INITIALISATION,
+        "warm_up": warm_up,
+    }
+    return Plan(
+        train,
+        texts.cut(held_out, starts, length),
+        evaluated,
+        alphabet,
+        text[cut + starts[0] : cut + starts[0] + config.length],
+        about,
+    )
+
+
+def finish(config: Config, plan: Plan, facts: list[dict], began: float) -> Result:
+    """Trains and measures all cells; everything after Table 1."""
+    report.print_about(plan.about)
+    stops = measured_at(config.steps)
+    work = len(config.cells) * (config.steps + MEASUREMENT * len(stops))
+    rows = []
+    with common.progress(work) as advance:
+        for name in config.cells:
+            rows.append(train_and_measure(config, plan, models.KINDS[name], stops, advance))
+    strip = {
+        "characters": plan.first_window,
+        "log_norm": {
+            row["label"]: row["measurements"][-1]["first_window"][0] for row in rows
+        },
+    }
+    for row in rows:
+        for measurement in row["measurements"]:
+            del measurement["first_window"]
+    common_part = dict(experiment=NAME, config=dataclasses.asdict(config), exact=facts)
+    seconds = time.perf_counter() - began
+    return Result(
+        **common_part,
+        machine=common.machine(),
+        seconds=seconds,
+        about=plan.about,
+        rows=rows,
+        strip=strip,
+        warnings=report.warnings(rows, plan.about),
+        verdicts=report.verdicts(rows),
+    )
+
+
+MEASUREMENT = 40  # a measurement takes about as long as this many updates
+
+
+def measured_at(steps: int) -> list[int]:
+    """0, 10, 30, 100, 300 … and the last step."""
+    series = (s * 10**e for e in range(1, 9) for s in (1, 3))
+    return [0, *itertools.takewhile(lambda s: s < steps, series), *([steps] if steps else [])]
+
+
+def train_and_measure(
+    config: Config, plan: Plan, kind: models.Kind, stops: list[int], advance: Callable
+) -> dict:
+    """All seeds of one kind of cell, measured at each stop on their way."""
+    cell = kind.make(config.embedding_size, config.hidden_size)
+    network = jaxrnn.Readout(cell, plan.alphabet.size)
+    fresh = jaxrnn.Readout(dataclasses.replace(cell, bias_initializer=kind.bias), plan.alphabet.size)
+    rates = (config.learning_rate, config.clip)
+    model, state = models.start(fresh, *rates, config.seeds)
+    trainer = models.trainer(network, *rates, plan.about["warm_up"])
+    batches = models.batches(plan.train, config.length, config.batch, config.seeds)
+    measurements, step = [], 0
+    for stop in stops:
+        while step < stop:
+            model, state, _ = trainer.step(model, state, next(batches))
+            jax.block_until_ready(state)
+            step += 1
+            advance(1, f"{kind.label}: step {step} of {stops[-1]}")
+        # the ends of the road get all windows, what lies between them a few
+        few = max(1, config.windows // 4) if step not in (stops[0], stops[-1]) else config.windows
+        found = measure_model(config, cell, model, plan.windows[:few])
+        found["bits"] = np.asarray(trainer.held_out(model, jnp.asarray(plan.evaluated)))
+        when = f"after {step} steps" if step else "at init"
+        measurements.append({"when": when, "step": step, "windows": few, **found})
+        advance(MEASUREMENT, f"{kind.label}: step {step} measured")
+    return {
+        "label": kind.label,
+        "cell": type(cell).__name__,
+        "carry_size": jaxrnn.carry_size(cell),
+        "parameters": jaxrnn.count_parameters(cell),
+        "measurements": measurements,
+    }
+
+
+def measure_model(config: Config, cell: Any, model: models.Model, windows: np.ndarray) -> dict:
+    """`measure` with the loss on the character after the last one of each window."""
+    xs = model.embedding[:, windows[:, :-1]]
+    rows = windows.shape[0]
+
+    def for_each_row(a):
+        return jnp.broadcast_to(a[:, None], (config.seeds, rows, *a.shape[1:]))
+
+    targets = jnp.broadcast_to(windows[:, -1], (config.seeds, rows))
+    data = (for_each_row(model.network.W), for_each_row(model.network.b), targets)
+    at_once = max(1, config.windows // 4)
+    params = model.network.network
+    return measure(cell, next_character_loss, config.threshold, params, xs, data, at_once)
+
+
+if __name__ == "__main__":
+    common.main(Config, run)
