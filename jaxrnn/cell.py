@@ -165,7 +165,9 @@ def check_cell(cell: Any) -> None:
         ) from None
 
 
-def check_step_keeps_carry(cell: Any, params: Any, carry: Any, x: Any, key: Array | None) -> None:
+def check_step_keeps_carry(
+    cell: Any, params: Any, carry: Any, x: Any, key: Array | jax.ShapeDtypeStruct | None
+) -> None:
     """Raises if one step changes the structure, a shape or a dtype of the carry."""
     after = jax.eval_shape(lambda *a: step(cell, *a)[0], params, carry, x, key)
     before = jax.eval_shape(lambda c: c, carry)

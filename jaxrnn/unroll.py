@@ -121,6 +121,8 @@ def _run(
             cell.initial_carry(params),
         )
     if isinstance(cell, contract.Network):
+        # here too, for what a network does to xs outside its layers: W x of a residual connection
+        xs = xs if lengths is None else _without_padding(xs, lengths)
         out, ys = cell.unroll(
             params,
             xs,
@@ -156,7 +158,7 @@ def lower(
         real = None
     else:
         steps = jax.tree.leaves(xs)[0].shape[0]
-        real = jnp.arange(steps) < length
+        real = jnp.arange(steps, dtype=jnp.int32) < length
         xs = jax.tree.map(lambda leaf: _replace_padding(leaf, real, length), xs)
         resets = None if resets is None else resets & real
     fresh = resets
@@ -164,6 +166,15 @@ def lower(
         # walking backwards, the episode that begins at t is left before step t − 1
         fresh = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
     return Moment(xs, real, fresh, keys)
+
+
+def _without_padding(xs: PyTree, lengths: Array) -> PyTree:
+    def one_sequence(xs: PyTree, length: Array) -> PyTree:
+        return lower(xs, length, None, None, False).x
+
+    for _ in range(lengths.ndim):
+        one_sequence = jax.vmap(one_sequence)
+    return one_sequence(xs, lengths)
 
 
 def _replace_padding(leaf: Array, real: Array, length: Array) -> Array:
@@ -177,7 +188,7 @@ def _replace_padding(leaf: Array, real: Array, length: Array) -> Array:
 
 def zero_padding(ys: PyTree, lengths: Array, steps: int) -> PyTree:
     """ys with exact zeros behind each row's length."""
-    real = jnp.arange(steps) < lengths[..., None]
+    real = jnp.arange(steps, dtype=jnp.int32) < lengths[..., None]
     return jax.tree.map(lambda y: jnp.where(_trailing(real, y), y, jnp.zeros_like(y)), ys)
 
 
@@ -263,9 +274,10 @@ def check_carry(
 
 
 def check_lengths(lengths: Any, batch: tuple[int, ...], steps: int) -> Array | None:
-    """lengths as an integer array within 0…T, or an error."""
+    """lengths as an int32 array within 0…T, or an error."""
     if lengths is None:
         return None
+    lengths = _array(lengths)
     if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
         raise TypeError(f"lengths must be integers, got {jnp.result_type(lengths)}")
     if np.shape(lengths) != batch:
@@ -273,18 +285,19 @@ def check_lengths(lengths: Any, batch: tuple[int, ...], steps: int) -> Array | N
             f"lengths has shape {np.shape(lengths)}, expected {batch}: one for each row of xs"
         )
     if isinstance(lengths, Tracer):
-        return jnp.clip(lengths, 0, steps)
+        return jnp.clip(lengths.astype(jnp.int32), 0, steps)
     concrete = np.asarray(lengths)
     if concrete.size and (concrete.min() < 0 or concrete.max() > steps):
         wrong = concrete.min() if concrete.min() < 0 else concrete.max()
         raise ValueError(f"lengths holds {wrong}, expected 0…{steps}, the number of steps in xs")
-    return jnp.asarray(lengths)
+    return jnp.asarray(lengths, jnp.int32)
 
 
 def check_resets(resets: Any, batch: tuple[int, ...], steps: int) -> Array | None:
     """resets as a bool array, or an error."""
     if resets is None:
         return None
+    resets = _array(resets)
     if jnp.result_type(resets) != jnp.bool_:
         raise TypeError(
             f"resets must be bool, got {jnp.result_type(resets)}: use resets.astype(bool)"
@@ -295,6 +308,11 @@ def check_resets(resets: Any, batch: tuple[int, ...], steps: int) -> Array | Non
             "one for each step of xs"
         )
     return jnp.asarray(resets)
+
+
+def _array(value: Any) -> Any:
+    # lists too; what is an array already stays what it is, traced or not
+    return value if hasattr(value, "dtype") else np.asarray(value)
 
 
 def step_keys(

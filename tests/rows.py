@@ -142,9 +142,9 @@ BIDIRECTIONAL = {
     "deep": Readout(
         Stack(
             (
-                Bidirectional(LSTM(I, H), GRU(I, 2)),
-                Residual(Bidirectional(Elman(H + 2, 3))),
-                Stack((Noisy(H + 2), Residual(LSTM(H, H, learned_carry=True), feed_back=True))),
+                Bidirectional(LSTM(I, H), Elman(I, 2)),
+                Residual(Bidirectional(Elman(H + 2, 2)), projection=True),
+                Residual(Elman(H, H, learned_carry=True), feed_back=True),
             ),
             dropout=0.3,
         ),

@@ -1,6 +1,6 @@
 """The one form that every method serves: a single sequence, its lengths and resets spelled out."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ class Moment(NamedTuple):
     key: Array | None = None
 
 
+@runtime_checkable
 class Method(Protocol):
     """How an unroll is carried out, for one sequence without batch axes.
 
