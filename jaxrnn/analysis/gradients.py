@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxrnn.analysis.products import LSTMCurves, LSTMProducts, Product
-from jaxrnn.analysis.scaled import log_scaled, norm, subspace_iteration, top_singular_value
+from jaxrnn.analysis.scaled import log_scaled, norm, rescale, subspace_iteration, top_singular_value
 from jaxrnn.analysis.slopes import decay_rate, half_life, horizon
 from jaxrnn.analysis.walk import Walk, check_sequences, flat_step, over_batch, real_steps_last
 from jaxrnn.methods import Method
@@ -35,7 +35,7 @@ class GradientDecay:
     −inf at lags that cross a reset or begin before the first real step.
     """
 
-    lags: Int[Array, " T"]
+    lags: Int[Array, "*mapped T"]
     log_spectral_norm: Float[Array, "*batch T"] | None
     log_frobenius_norm: Float[Array, "*batch T"]
     mean_log_step_norm: Float[Array, "*batch"] | None
@@ -93,10 +93,13 @@ def gradient_decay(
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _gradient_decay(cell, spectral, threshold, reverse, method, params, sequences):
     one = functools.partial(_decay, cell, params, spectral, threshold)
-    return over_batch(one, cell, params, sequences, reverse=reverse, method=method)
+    fields = over_batch(one, cell, params, sequences, reverse=reverse, method=method)
+    return GradientDecay(lags=_lags(fields["log_frobenius_norm"].shape[-1]), **fields)
 
 
-def _decay(cell: Any, params: PyTree, spectral: str, threshold: float, walk: Walk) -> GradientDecay:
+def _decay(
+    cell: Any, params: PyTree, spectral: str, threshold: float, walk: Walk
+) -> dict[str, Any]:
     walk = real_steps_last(walk)
     vector, _ = flatten_carry(walk.initial)
     steps = jax.tree.leaves(walk.moments)[0].shape[0]
@@ -115,7 +118,7 @@ def _decay(cell: Any, params: PyTree, spectral: str, threshold: float, walk: Wal
         out = {"frobenius": log_scaled(norm(product.matrix), product.exponent)}
         if spectral != "none":
             product, out["spectral"], out["residual"] = product.log_top(spectral)
-            basis, out["step"] = _log_step_norm(push, pull_rows, identity, basis, spectral)
+            basis, out["step"] = _log_step_norm(push, pull_rows, identity, basis)
         if curves is not None:
             forget = cell.gates(params, before, moment.x).forget
             if moment.fresh is not None:
@@ -127,8 +130,8 @@ def _decay(cell: Any, params: PyTree, spectral: str, threshold: float, walk: Wal
     _, out = jax.lax.scan(one_step_older, state, (walk.befores, walk.moments), reverse=True)
     # the scan ran from the newest step to the oldest: lag 1 stands last
     out = jax.tree.map(lambda a: a[::-1], out)
-    lags = jnp.arange(1, steps + 1, dtype=jnp.int32)
-    inside = lags <= walk.count
+    lags = _lags(steps)
+    inside = lags <= walk.real_count
     reached = {
         name: jax.tree.map(lambda a: jnp.where(inside, a, -jnp.inf), out.get(name))
         for name in ("frobenius", "spectral", "curves")
@@ -137,41 +140,48 @@ def _decay(cell: Any, params: PyTree, spectral: str, threshold: float, walk: Wal
     if walk.moments.fresh is not None:
         counted = inside & ~walk.moments.fresh[::-1]
     log_norm = reached["frobenius"] if spectral == "none" else reached["spectral"]
-    rate, r_squared = decay_rate(log_norm, lags, walk.count)
-    return GradientDecay(
-        lags=lags,
+    rate, r_squared = decay_rate(log_norm, lags, walk.real_count)
+    return dict(
         log_spectral_norm=reached["spectral"],
         log_frobenius_norm=reached["frobenius"],
         mean_log_step_norm=None if spectral == "none" else _mean(out["step"], counted),
         rate=rate,
         r_squared=r_squared,
         half_life=half_life(rate),
-        horizon=horizon(log_norm, lags, threshold, walk.count),
+        horizon=horizon(log_norm, lags, threshold, walk.real_count),
         spectral_residual=None if spectral == "none" else jnp.where(inside, out["residual"], 0),
         curves=None if curves is None else LSTMCurves(reached["spectral"], *reached["curves"]),
     )
 
 
 def _log_step_norm(
-    push: Callable,
-    pull_rows: Callable,
-    identity: Float[Array, "N N"],
-    basis: Array | None,
-    spectral: str,
+    push: Callable, pull_rows: Callable, identity: Float[Array, "N N"], basis: Array | None
 ) -> tuple[Array | None, Float[Array, ""]]:
     # ln σ_max of a single Jacobian, and the basis to start the next one from
-    if spectral == "iterative":
-        push_columns = jax.vmap(push, in_axes=1, out_axes=1)
-        value, _, basis = subspace_iteration(lambda u: pull_rows(push_columns(u).T).T, basis)
-        return basis, log_scaled(value, jnp.zeros((), jnp.int32))
-    value = top_singular_value(pull_rows(identity))
-    return basis, log_scaled(value, jnp.zeros((), jnp.int32))
+    nothing = jnp.zeros((), jnp.int32)
+    if basis is None:
+        jacobian, exponent = rescale(pull_rows(identity), nothing)
+        return None, log_scaled(top_singular_value(jacobian), exponent)
+    push_columns = jax.vmap(push, in_axes=1, out_axes=1)
+    _, exponent = rescale(push_columns(basis), nothing)
+
+    def gram(columns):
+        # each factor under a power of two: their product squares the size of J
+        columns = jnp.ldexp(push_columns(columns), -exponent)
+        return jnp.ldexp(pull_rows(columns.T).T, -exponent)
+
+    value, _, basis = subspace_iteration(gram, basis)
+    return basis, log_scaled(value, exponent)
 
 
 def _mean(values: Float[Array, " T"], counted: Bool[Array, " T"]) -> Float[Array, ""]:
     number = jnp.sum(counted).astype(values.dtype)
     mean = jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(number, 1)
     return jnp.where(number > 0, mean, -jnp.inf)
+
+
+def _lags(steps: int) -> Int[Array, " T"]:
+    return jnp.arange(1, steps + 1, dtype=jnp.int32)
 
 
 def _carry_size(cell: Any, params: PyTree) -> int:

@@ -1,5 +1,6 @@
 """Numbers too large or too small for their dtype: a power of two aside, the log at the end."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -39,17 +40,42 @@ def norm(a: Float[Array, "*any"]) -> Float[Array, ""]:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), 0)
 
 
-def top_singular_value(a: Float[Array, "N N"]) -> Float[Array, ""]:
-    """σ_max of a rescaled matrix, from the largest eigenvalue of a aᵀ.
+def top_singular_value(a: Float[Array, "M N"], most: int = 48) -> Float[Array, ""]:
+    """σ_max of a rescaled matrix to rounding, by squaring G = a aᵀ until two bounds meet.
 
-    The square root halves the rounding error of that eigenvalue, so nothing is lost for σ_max
-    (for the small singular values everything would be).
+    After j squarings G^m, m = 2^j, is at hand, and λ_max(G) lies between the Rayleigh quotient of
+    its largest column and (tr G^m)^(1/m). Matrix products only: LAPACK called for a batch of
+    large matrices from XLA's threads can hang (jax issues 39292 and 38056), and is slow on a GPU.
     """
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(a @ a.T)[-1], 0))
+    gram, exponent = rescale(a @ a.T, jnp.zeros((), jnp.int32))
+    tiny = 8 * jnp.finfo(a.dtype).eps
+
+    def bounds(power, log_scale, exponent_of_two):
+        column = power[:, jnp.argmax(jnp.diagonal(power))]
+        square = jnp.sum(column * column)
+        quotient = jnp.sum(column * (gram @ column)) / jnp.where(square > 0, square, 1)
+        upper = log_scale + jnp.log(jnp.trace(power)) / exponent_of_two
+        return quotient, upper
+
+    def turn(state):
+        power, log_scale, m, best, _, count = state
+        power, by = rescale(power @ power, jnp.zeros((), jnp.int32))
+        m = 2 * m
+        log_scale = log_scale + by.astype(a.dtype) * math.log(2) / m
+        quotient, upper = bounds(power, log_scale, m)
+        return power, log_scale, m, jnp.maximum(best, quotient), upper, count + 1
+
+    zero, one = jnp.zeros((), a.dtype), jnp.ones((), a.dtype)
+    state = (gram, zero, one, *bounds(gram, zero, one), 0)
+    state = jax.lax.while_loop(lambda s: (s[4] - jnp.log(s[3]) > tiny) & (s[5] < most), turn, state)
+    # an even exponent leaves the square root; G = 0 never entered the loop
+    half, odd = exponent // 2, exponent % 2
+    root = jnp.sqrt(jnp.maximum(state[3], 0) * jnp.where(odd == 1, 2 * one, one))
+    return root * jnp.ldexp(one, half)
 
 
 def subspace_iteration(
-    gram: Gram, basis: Float[Array, "N r"], tolerance: float = 1e-3, most: int = 32
+    gram: Gram, basis: Float[Array, "N r"], tolerance: float = 1e-2, most: int = 32
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, "N r"]]:
     """√λ_max of a symmetric positive operator, starting from a basis that is nearly right.
 
@@ -58,26 +84,35 @@ def subspace_iteration(
     within `tolerance`, or after `most` turns.
     """
 
-    def look(basis):
+    def turn(state):
+        _, _, image, _, count = state
+        basis = orthonormal(rescale(image, jnp.zeros((), jnp.int32))[0])
         image = gram(basis)
         values, vectors = jnp.linalg.eigh(basis.T @ image)
         value, vector = values[-1], vectors[:, -1]
         off = norm(image @ vector - value * (basis @ vector))
         residual = jnp.where(value > 0, off / jnp.where(value > 0, value, 1), 0)
-        return jnp.sqrt(jnp.maximum(value, 0)), residual, image
+        return value, residual, image, basis, count + 1
 
-    def turn(state):
-        _, _, image, _, count = state
-        image, _ = rescale(image, jnp.zeros((), jnp.int32))
-        basis, _ = jnp.linalg.qr(image)
-        return *look(basis), basis, count + 1
-
-    state = (*look(basis), basis, 0)
+    nothing = jnp.zeros((), basis.dtype)
+    state = (nothing, nothing + jnp.inf, basis, basis, 0)
     state = jax.lax.while_loop(lambda s: (s[1] > tolerance) & (s[4] < most), turn, state)
-    return state[0], state[1], state[3]
+    return jnp.sqrt(jnp.maximum(state[0], 0)), state[1], state[3]
+
+
+def orthonormal(columns: Float[Array, "N r"]) -> Float[Array, "N r"]:
+    """Gram-Schmidt, twice over, for a few columns; a column that vanishes stays zero."""
+    basis: list[Array] = []
+    for column in columns.T:
+        for _ in range(2):
+            for other in basis:
+                column = column - jnp.sum(other * column) * other
+        size = norm(column)
+        basis.append(column / jnp.where(size > 0, size, 1))
+    return jnp.stack(basis, axis=1)
 
 
 def starting_basis(size: int, dtype: jnp.dtype, rank: int = 4) -> Float[Array, "N r"]:
     """Orthonormal columns without any preferred direction, the same at every call."""
     draw = jax.random.normal(jax.random.key(0), (size, min(rank, size)), dtype)
-    return jnp.linalg.qr(draw)[0]
+    return orthonormal(draw)

@@ -33,14 +33,14 @@ class Walk(NamedTuple):
     moments: what each step is given, `(T, …)`.
     ys: the outputs, in the same order.
     initial: the carry that a reset returns to.
-    count: number of real steps.
+    real_count: number of real steps.
     """
 
     befores: PyTree
     moments: Moment
     ys: PyTree
     initial: PyTree
-    count: Int[Array, ""]
+    real_count: Int[Array, ""]
 
 
 class Sequences(NamedTuple):
@@ -131,7 +131,7 @@ def real_steps_last(walk: Walk) -> Walk:
     if walk.moments.real is None:
         return walk
     steps = walk.moments.real.shape[0]
-    shift = jnp.where(walk.moments.real[0], steps - walk.count, 0) if steps else 0
+    shift = jnp.where(walk.moments.real[0], steps - walk.real_count, 0) if steps else 0
     befores, moments, ys = jax.tree.map(
         lambda leaf: jnp.roll(leaf, shift, axis=0), (walk.befores, walk.moments, walk.ys)
     )
