@@ -63,6 +63,19 @@ class Uniform:
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
+class FanIn:
+    """U(−s, s) with s = scale/√fan_in, PyTorch's default for linear layers at scale 1."""
+
+    scale: float = 1.0
+
+    def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
+        """Returns the blocks of all gates."""
+        bound = self.scale / max(1, shape[-1]) ** 0.5
+        return _wide(jax.random.uniform, key, (len(gates), *shape), dtype, -bound, bound)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
 class Normal:
     """N(0, gain²/fan_in): with gain g on the recurrent map, the random network of rate theory."""
 
@@ -70,8 +83,9 @@ class Normal:
 
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
-        scale = self.gain / shape[-1] ** 0.5
-        return scale * _wide(jax.random.normal, key, (len(gates), *shape), dtype)
+        scale = self.gain / max(1, shape[-1]) ** 0.5
+        wide = _at_least_float32(dtype)
+        return (scale * jax.random.normal(key, (len(gates), *shape), wide)).astype(dtype)
 
 
 @jax.tree_util.register_static
@@ -121,8 +135,9 @@ class ForgetBias:
 
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
-        keeps = _signs([gate.keeps for gate in gates], shape, dtype)
-        return self.rest(key, gates, shape, dtype) + self.value * keeps
+        wide = _at_least_float32(dtype)
+        keeps = _signs([gate.keeps for gate in gates], shape, wide)
+        return (self.rest(key, gates, shape, wide) + self.value * keeps).astype(dtype)
 
 
 @jax.tree_util.register_static
@@ -142,8 +157,10 @@ class Chrono:
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
         # the same draw serves both gates, so that what is kept and what is let in add up to one
-        bias = jnp.log(_wide(jax.random.uniform, key, shape, dtype, 1.0, self.longest - 1.0))
-        return bias * _signs([gate.keeps - gate.writes for gate in gates], shape, dtype)
+        wide = _at_least_float32(dtype)
+        bias = jnp.log(jax.random.uniform(key, shape, wide, 1.0, self.longest - 1.0))
+        signs = _signs([gate.keeps - gate.writes for gate in gates], shape, wide)
+        return (bias * signs).astype(dtype)
 
 
 def draw_gates(

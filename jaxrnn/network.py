@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from jaxrnn import cell as contract
-from jaxrnn.initializers import Gate, Initializer, Uniform
+from jaxrnn.initializers import FanIn, Gate, Initializer
 from jaxrnn.unroll import unroll
 
 
@@ -283,7 +283,7 @@ class Residual:
         k_layer, k_W = jax.random.split(key)
         W = None
         if self.projection:
-            W = _draw(Uniform(), k_W, (self.output_size, self.input_size), dtype)
+            W = _draw(FanIn(), k_W, (self.output_size, self.input_size), dtype)
         return ResidualParams(self.layer.init(k_layer, dtype=dtype), W)
 
     def initial_carry(self, params: ResidualParams) -> PyTree:
@@ -329,7 +329,7 @@ class Readout:
     network: Any
     output_size: int
     bias: bool = True
-    initializer: Initializer = Uniform()
+    initializer: Initializer = FanIn()
 
     @property
     def input_size(self) -> int:

@@ -49,7 +49,9 @@ def flatten_carry(carry: PyTree) -> tuple[Float[Array, " N"], Callable[[Array], 
             parts += [leaf.real.ravel(), leaf.imag.ravel()]
         elif jnp.issubdtype(leaf.dtype, jnp.floating):
             parts.append(leaf.ravel())
-    dtype = jnp.result_type(*{part.dtype for part in parts}) if parts else jnp.float32
+    # one vector has one dtype: the widest, also where promotion is strict
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*{part.dtype for part in parts}) if parts else jnp.float32
     vector = jnp.concatenate([jnp.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
 
     def unflatten(flat: Array) -> PyTree:
