@@ -1,24 +1,34 @@
 """jaxrnn: every recurrence as a pure function, one `unroll`, and a microscope for gradients."""
 
-# the contract, how parameters begin, and weights of other libraries
-from jaxrnn import convert as convert
-from jaxrnn import initializers as initializers
+# the contract: what a cell is
 from jaxrnn.cell import Cell as Cell
 from jaxrnn.cell import Network as Network
 from jaxrnn.cell import as_cell as as_cell
 
+# how parameters begin
+from jaxrnn import initializers as initializers
+
 # cells
-from jaxrnn.cells import GRU as GRU
-from jaxrnn.cells import LSTM as LSTM
 from jaxrnn.cells import Elman as Elman
 from jaxrnn.cells import ElmanCarry as ElmanCarry
 from jaxrnn.cells import ElmanParams as ElmanParams
-from jaxrnn.cells import GRUCarry as GRUCarry
-from jaxrnn.cells import GRUParams as GRUParams
+from jaxrnn.cells import LSTM as LSTM
 from jaxrnn.cells import LSTMCarry as LSTMCarry
 from jaxrnn.cells import LSTMParams as LSTMParams
+from jaxrnn.cells import GRU as GRU
+from jaxrnn.cells import GRUCarry as GRUCarry
+from jaxrnn.cells import GRUParams as GRUParams
 
-# through time
+# how big they are
+from jaxrnn.sizes import carry_bytes as carry_bytes
+from jaxrnn.sizes import carry_size as carry_size
+from jaxrnn.sizes import count_parameters as count_parameters
+from jaxrnn.sizes import flatten_carry as flatten_carry
+from jaxrnn.sizes import step_flops as step_flops
+
+# through time, and the methods that take them there
+from jaxrnn.unroll import trajectory as trajectory
+from jaxrnn.unroll import unroll as unroll
 from jaxrnn.methods import Loop as Loop
 from jaxrnn.methods import Scan as Scan
 
@@ -32,15 +42,10 @@ from jaxrnn.network import Residual as Residual
 from jaxrnn.network import ResidualParams as ResidualParams
 from jaxrnn.network import Stack as Stack
 
-# to a file and back
+# to a file and back, and from other libraries
 from jaxrnn.save import load as load
 from jaxrnn.save import save as save
+from jaxrnn import convert as convert
 
-# how big things are
-from jaxrnn.sizes import carry_bytes as carry_bytes
-from jaxrnn.sizes import carry_size as carry_size
-from jaxrnn.sizes import count_parameters as count_parameters
-from jaxrnn.sizes import flatten_carry as flatten_carry
-from jaxrnn.sizes import step_flops as step_flops
-from jaxrnn.unroll import trajectory as trajectory
-from jaxrnn.unroll import unroll as unroll
+# the microscope
+from jaxrnn import analysis as analysis
