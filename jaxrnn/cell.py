@@ -128,6 +128,17 @@ def step(cell: Any, params: Any, carry: Any, x: Any, key: Array | None = None) -
     return cell.step(params, carry, x)
 
 
+def size(cell: Any, field: str) -> int:
+    """`input_size` or `output_size` of a cell that a network is made of, or an error that asks."""
+    try:
+        return getattr(cell, field)
+    except AttributeError:
+        raise AttributeError(
+            f"{type(cell).__name__} has no {field}, which the network around it needs: "
+            "give the cell an attribute of that name"
+        ) from None
+
+
 def describe(tree: Any) -> str:
     """Shapes and dtypes of a tree, as short as JAX writes them: `float32[3,4]`."""
     leaves, treedef = jax.tree.flatten(tree)
@@ -156,12 +167,18 @@ def check_cell(cell: Any) -> None:
             f"{name} has no method {' and no method '.join(missing)}: a cell has init(key, dtype), "
             "initial_carry(params) and step(params, carry, x) -> (carry, y)"
         )
+    check_hash(cell)
+
+
+def check_hash(value: Any) -> None:
+    """Raises if a cell or method cannot be a static argument of `jax.jit`."""
     try:
-        hash(cell)
+        hash(value)
     except TypeError as error:
         raise TypeError(
-            f"{name} cannot be hashed ({error}), which jit needs to recognise it: keep arrays in "
-            "params and make the class a frozen dataclass, @dataclasses.dataclass(frozen=True)"
+            f"{type(value).__name__} cannot be hashed ({error}), which jit needs to recognise it: "
+            "keep arrays in params and make the class a frozen dataclass, "
+            "@dataclasses.dataclass(frozen=True)"
         ) from None
 
 
@@ -169,7 +186,11 @@ def check_step_keeps_carry(
     cell: Any, params: Any, carry: Any, x: Any, key: Array | jax.ShapeDtypeStruct | None
 ) -> None:
     """Raises if one step changes the structure, a shape or a dtype of the carry."""
-    after = jax.eval_shape(lambda *a: step(cell, *a)[0], params, carry, x, key)
+    name = type(cell).__name__
+    out = jax.eval_shape(lambda *a: step(cell, *a), params, carry, x, key)
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"{name}.step must return (carry, y), got {describe(out)}")
+    after, _ = out
     before = jax.eval_shape(lambda c: c, carry)
     same = jax.tree.structure(before) == jax.tree.structure(after) and all(
         a.shape == b.shape and a.dtype == b.dtype
@@ -177,7 +198,7 @@ def check_step_keeps_carry(
     )
     if not same:
         raise ValueError(
-            f"{type(cell).__name__}.step must return a carry like the one it got: "
+            f"{name}.step must return a carry like the one it got: "
             f"got {describe(after)}, expected {describe(before)}"
         )
 

@@ -158,6 +158,13 @@ class Bidirectional:
     def __post_init__(self) -> None:
         if self.backward is None:
             object.__setattr__(self, "backward", self.forward)
+        reads = [getattr(cell, "input_size", None) for cell in (self.forward, self.backward)]
+        if all(isinstance(size, int) for size in reads) and reads[0] != reads[1]:
+            raise ValueError(
+                f"Bidirectional: the forward {type(self.forward).__name__} reads {reads[0]} "
+                f"features, the backward {type(self.backward).__name__} {reads[1]}: "
+                "both read the same xs, make them equal"
+            )
 
     @property
     def input_size(self) -> int:
@@ -251,11 +258,11 @@ class Residual:
     def __post_init__(self) -> None:
         if self.feed_back and isinstance(self.layer, contract.Network):
             raise ValueError("Residual: feed_back=True needs a cell, got a network")
-        if not self.projection and self.input_size != self.output_size:
+        sizes = contract.size(self.layer, "input_size"), contract.size(self.layer, "output_size")
+        if not self.projection and sizes[0] != sizes[1]:
             raise ValueError(
-                f"Residual: {type(self.layer).__name__} maps {self.input_size} features to "
-                f"{self.output_size}, which cannot be added: make them equal, or pass "
-                "projection=True"
+                f"Residual: {type(self.layer).__name__} maps {sizes[0]} features to {sizes[1]}, "
+                "which cannot be added: make them equal, or pass projection=True"
             )
 
     @property
@@ -267,6 +274,11 @@ class Residual:
     def output_size(self) -> int:
         """Features of one output."""
         return self.layer.output_size
+
+    @property
+    def input_rank(self) -> Any:
+        """Trailing axes of one moment."""
+        return getattr(self.layer, "input_rank", 1)
 
     @property
     def causal(self) -> bool:
@@ -303,6 +315,12 @@ class Residual:
     ) -> tuple[PyTree, Array]:
         """Through the whole sequence; options as for `jaxrnn.unroll`."""
         if self.feed_back:
+            carry = jax.eval_shape(self.initial_carry, params)
+            if "h" not in getattr(carry, "_fields", ()):
+                raise ValueError(
+                    "Residual: feed_back=True needs a carry with a field h, the output that is "
+                    f"handed on; {type(self.layer).__name__} has {contract.describe(carry)}"
+                )
             return verb(_Steps(self), params, xs, **options)
         carry, ys = verb(self.layer, params.layer, xs, **options)
         return carry, ys + _project(params.W, xs)
@@ -331,6 +349,11 @@ class Readout:
     bias: bool = True
     initializer: Initializer = FanIn()
 
+    def __post_init__(self) -> None:
+        O = self.output_size
+        if isinstance(O, bool) or not isinstance(O, int) or O < 1:
+            raise ValueError(f"Readout: output_size must be an int of at least 1, got {O!r}")
+
     @property
     def input_size(self) -> int:
         """Features of one input."""
@@ -354,7 +377,8 @@ class Readout:
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ReadoutParams:
         """Draws fresh parameters."""
         k_network, k_W = jax.random.split(key)
-        W = _draw(self.initializer, k_W, (self.output_size, self.network.output_size), dtype)
+        features = contract.size(self.network, "output_size")
+        W = _draw(self.initializer, k_W, (self.output_size, features), dtype)
         b = jnp.zeros(self.output_size, dtype) if self.bias else None
         return ReadoutParams(self.network.init(k_network, dtype=dtype), W, b)
 

@@ -91,6 +91,7 @@ def _checked(
     every: bool,
 ) -> tuple[PyTree, PyTree]:
     contract.check_cell(cell)
+    check_reverse(reverse)
     *batch, steps = sequence_shape(cell, params, xs)
     batch = tuple(batch)
     carry = check_carry(cell, params, carry, batch)
@@ -201,8 +202,19 @@ def choose_method(method: Method | None) -> Method:
     if method is None:
         return Scan()
     if isinstance(method, type) or not callable(method):
-        raise TypeError(f"method must be an object such as Scan() or Loop(), got {method!r}")
+        got = f"the class {method.__name__}" if isinstance(method, type) else repr(method)
+        raise TypeError(f"method must be an object such as Scan() or Loop(), got {got}")
+    contract.check_hash(method)
     return method
+
+
+def check_reverse(reverse: Any) -> None:
+    """Raises if the direction is not known when the program is traced."""
+    if isinstance(reverse, Tracer):
+        raise TypeError(
+            "reverse must be True or False, got a traced array: set it inside the function that "
+            "is jitted, or name it in static_argnames"
+        )
 
 
 def sequence_shape(cell: Any, params: PyTree, xs: PyTree) -> tuple[int, ...]:
@@ -219,8 +231,9 @@ def sequence_shape(cell: Any, params: PyTree, xs: PyTree) -> tuple[int, ...]:
         name = "xs" + jax.tree_util.keystr(path)
         shape, got = np.shape(leaf), jnp.result_type(leaf)
         if len(shape) <= rank:
-            moment = ", ".join(["T", "features"][: 1 + rank] + ["…"] * (rank - 1))
-            raise ValueError(f"{name} has shape {shape}, expected (*batch, {moment})")
+            moment = ["…"] * (rank - 1) + ["features"] * (rank > 0)
+            axes = ", ".join(["*batch", "T", *moment])
+            raise ValueError(f"{name} has shape {shape}, expected ({axes})")
         if jnp.issubdtype(got, jnp.inexact) and dtype and jnp.finfo(got).dtype != dtype:
             raise ValueError(
                 f"{name} has dtype {got}, expected {dtype}, the dtype of params: "
@@ -310,6 +323,14 @@ def check_resets(resets: Any, batch: tuple[int, ...], steps: int) -> Array | Non
     return jnp.asarray(resets)
 
 
+def check_start(start: Any) -> Array:
+    """The index of the first step as the unsigned number that keys are folded with."""
+    whole = np.shape(start) == () and jnp.issubdtype(jnp.result_type(start), jnp.integer)
+    if not whole or (not isinstance(start, Tracer) and start < 0):
+        raise ValueError(f"start must be an integer of at least 0, got {start}")
+    return jnp.asarray(start).astype(jnp.uint32)
+
+
 def _array(value: Any) -> Any:
     # lists too; what is an array already stays what it is, traced or not
     return value if hasattr(value, "dtype") else np.asarray(value)
@@ -336,7 +357,7 @@ def step_keys(
             f"key has shape {key.shape}, expected (), {batch} or {(*batch, steps)}: "
             "one, one for each row, or one for each step"
         )
-    times = jnp.arange(steps, dtype=jnp.uint32) + jnp.asarray(start, jnp.uint32)
+    times = jnp.arange(steps, dtype=jnp.uint32) + check_start(start)
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     for _ in batch:
         fold = jax.vmap(fold, (0, None))

@@ -8,7 +8,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # beartype checks every annotation of the library, in the tests only; before its first import
-_hook = install_import_hook("jaxrnn", "beartype.beartype")
+_hook = install_import_hook("jaxrnn", "typecheck.check")
 
 # the same examples on every machine; no deadline, because the first example compiles
 hypothesis.settings.register_profile(

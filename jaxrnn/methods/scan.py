@@ -11,6 +11,8 @@ from jaxtyping import PyTree
 
 from jaxrnn.methods.lowered import Moment, guarded_step
 
+_LONG = 64  # steps from which a sequence is scanned in segments
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -20,16 +22,21 @@ class Scan:
     unroll: steps per turn of the loop; more costs compile time.
     checkpoint: False keeps what the backward pass needs of every step. True keeps one carry per
         segment of about √T steps and computes each segment a second time: memory ~ √T for about
-        a third more work. A number is the length of the segments.
+        a third more work. A number, 2 or more, is the length of the segments.
     """
 
     unroll: int = 1
     checkpoint: bool | int = False
 
     def __post_init__(self) -> None:
-        for field, value in (("unroll", self.unroll), ("checkpoint", self.checkpoint)):
-            if not isinstance(value, int) or (value is not False and value < 1):
-                raise ValueError(f"Scan: {field} must be an int of at least 1, got {value!r}")
+        if isinstance(self.unroll, bool) or not isinstance(self.unroll, int) or self.unroll < 1:
+            raise ValueError(f"Scan: unroll must be an int of at least 1, got {self.unroll!r}")
+        segments = self.checkpoint
+        # 1 == True in Python: jit would take a Scan(checkpoint=1) for a Scan(checkpoint=True)
+        if not isinstance(segments, bool) and (not isinstance(segments, int) or segments < 2):
+            raise ValueError(
+                f"Scan: checkpoint must be False, True or an int of at least 2, got {segments!r}"
+            )
 
     def __call__(
         self,
@@ -51,7 +58,8 @@ class Scan:
         def scan(carry: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
             return jax.lax.scan(body, carry, moments, reverse=reverse, unroll=self.unroll)
 
-        if self.checkpoint is False:
+        steps = jax.tree.leaves(moments)[0].shape[0]
+        if self.checkpoint is False and steps < _LONG:
             carry, out = scan(carry, moments)
         else:
             carry, out = self._in_segments(scan, carry, moments, reverse)
@@ -61,7 +69,9 @@ class Scan:
         self, scan: Callable, carry: PyTree, moments: Moment, reverse: bool
     ) -> tuple[PyTree, PyTree]:
         steps = jax.tree.leaves(moments)[0].shape[0]
-        length = math.isqrt(steps) if self.checkpoint is True else int(self.checkpoint)
+        # also without checkpoints: gradients of params, which scan adds up step by step, are added
+        # up segment by segment, and in float32 lose some √T rounding errors in place of T
+        length = int(self.checkpoint) if self.checkpoint > 1 else _about_the_root(steps)
         length = max(1, min(length, steps))
         count = steps // length
         # the steps left over come last in the order in which time is walked
@@ -70,9 +80,18 @@ class Scan:
         second = jax.tree.map(lambda a: a[cut:], moments)
         whole, rest = (second, first) if reverse else (first, second)
         segments = jax.tree.map(lambda a: a.reshape(count, length, *a.shape[1:]), whole)
-        segment = jax.checkpoint(scan, prevent_cse=False)
+        segment = scan if self.checkpoint is False else jax.checkpoint(scan, prevent_cse=False)
         carry, out = jax.lax.scan(segment, carry, segments, reverse=reverse)
         out = jax.tree.map(lambda a: a.reshape(count * length, *a.shape[2:]), out)
-        carry, tail = jax.checkpoint(scan)(carry, rest)
+        if steps == count * length:
+            return carry, out
+        carry, tail = segment(carry, rest)
         parts = (tail, out) if reverse else (out, tail)
         return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
+
+
+def _about_the_root(steps: int) -> int:
+    # √T, or a number not far from it that divides T and so leaves no steps over
+    root = math.isqrt(steps)
+    divisors = [n for n in range(root // 2 + 1, 2 * root) if steps % n == 0]
+    return min(divisors, key=lambda n: abs(n - root), default=root)
