@@ -1,0 +1,38 @@
+"""What a method promises beyond the numbers: memory, and compile time."""
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+
+
+def _temporary_bytes(steps, method):
+    cell = jaxrnn.LSTM(4, 64)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype=jnp.float32))
+    xs = jax.ShapeDtypeStruct((8, steps, 4), jnp.float32)
+
+    def loss(params, xs):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, method=method)[0].h)
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_checkpoint_takes_memory_of_the_order_of_the_root_of_t():
+    # sixteen times the steps: four times what is kept, plus xs and its gradient, laid out anew
+    plain = [_temporary_bytes(steps, jaxrnn.Scan()) for steps in (256, 4096)]
+    root = [_temporary_bytes(steps, jaxrnn.Scan(checkpoint=True)) for steps in (256, 4096)]
+    assert plain[1] > 14 * plain[0]
+    assert root[1] < 8 * root[0]
+    assert root[1] < plain[1] / 10
+
+
+def test_the_program_does_not_grow_with_t():
+    cell = jaxrnn.GRU(3, 4)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype=jnp.float32))
+    sizes = []
+    for steps in (100, 10_000):
+        xs = jax.ShapeDtypeStruct((steps, 3), jnp.float32)
+        lowered = jax.jit(lambda p, x: jaxrnn.unroll(cell, p, x)).lower(params, xs)
+        sizes.append(len(lowered.as_text()))
+    assert sizes[1] < 1.1 * sizes[0]
