@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 import jaxrnn
 from jaxrnn import analysis
+from jaxrnn.cells.elman import ACTIVATIONS
 
 EXACT_UP_TO = 48  # size of the carry; exact spectral norms of larger ones take too long here
 
@@ -47,9 +48,7 @@ def measure(
     first = found["log_norm_input"][:, 0]
     spread = np.std(found["window_rate"], axis=1)
     out = {name: jax.tree.map(lambda a: a.mean(axis=1), value) for name, value in found.items()}
-    out |= jax.tree.map(
-        np.asarray, _summary(threshold, out["log_norm"], out["log_norm_input"])
-    )
+    out |= jax.tree.map(np.asarray, _summary(threshold, out["log_norm"], out["log_norm_input"]))
     out |= {"sd_over_windows": spread, "residual": found["residual"].max(axis=1)}
     del out["window_rate"]
     if isinstance(cell, jaxrnn.Elman):
@@ -74,6 +73,7 @@ def _curves(cell: Any, loss: Any, params: PyTree, xs: Float[Array, "W T I"], dat
     spectral = "exact" if jaxrnn.carry_size(cell) <= EXACT_UP_TO else "iterative"
     decay = analysis.gradient_decay(cell, params, xs, spectral=spectral)
     back = analysis.loss_gradient_decay(cell, params, xs, loss, loss_data=data)
+    assert decay.spectral_residual is not None and back.log_norm_x is not None
     out = {
         "log_norm": decay.log_spectral_norm,
         # the last input has lag 0
@@ -102,7 +102,7 @@ def _log_slope(cell: jaxrnn.Elman, params: Any, xs: Float[Array, "W T I"]) -> Fl
         # tanh' = 4 / (eᵃ + e⁻ᵃ)², which would read 0 where tanh has saturated
         log = 2 * (math.log(2) - jnp.abs(a) - jnp.log1p(jnp.exp(-2 * jnp.abs(a))))
     else:
-        phi = jaxrnn.cells.elman.ACTIVATIONS[cell.activation]
+        phi = cell.activation if callable(cell.activation) else ACTIVATIONS[cell.activation]
         log = jnp.log(jnp.abs(jax.vmap(jax.grad(phi))(a.ravel()).reshape(a.shape)))
     return jnp.mean(log, axis=(1, 2))
 

@@ -77,7 +77,8 @@ def start(
 
     def one(key):
         model = init(network, key)
-        return model, optimizer(learning_rate, clip).init(model)
+        params: Any = model
+        return model, optimizer(learning_rate, clip).init(params)
 
     return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
 

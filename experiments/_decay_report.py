@@ -1,22 +1,19 @@
 """The words of `gradient_decay`: its tables, its warnings, and verdicts computed from numbers."""
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
 from experiments import _common as common
 
 
-def print_exact(facts: Iterable[dict]) -> list[dict]:
-    """Table 1, and its rows as a list."""
-    rows = list(facts)
+def print_exact(facts: list[dict]) -> None:
+    """Table 1."""
     common.print_table(
         "Table 1. What is exact",
         ("claim", "exact", "measured", ""),
-        [(f["claim"], f["exact"], f["measured"], "✓" if f["holds"] else "✗") for f in rows],
+        [(f["claim"], f["exact"], f["measured"], "✓" if f["holds"] else "✗") for f in facts],
     )
-    return rows
 
 
 def print_about(about: dict) -> None:
@@ -45,9 +42,11 @@ def print_result(rows: list[dict], warnings: list[str], verdicts: list[str]) -> 
     for row in rows:
         for m in ends(row):
             label = row["label"] if m is row["measurements"][0] else ""
-            table.append((label, m["when"], *_cells(m)))
+            when = "before" if m is row["measurements"][0] else "after"
+            table.append((label, when, *_cells(m)))
         table.append(())
-    common.print_table("Table 2. Before and after", columns, table)
+    first, last = ends(rows[0])[0]["when"], ends(rows[0])[-1]["when"]
+    common.print_table(f"Table 2. Before ({first}) and after ({last})", columns, table)
     say = common.console().print
     say(
         "rate: change of ln ‖∂carry_T/∂carry_(T−lag)‖ per step, over lags T/10…T, mean ± sd over "
@@ -76,7 +75,7 @@ def _cells(m: dict) -> tuple[str, ...]:
     lags = len(m["log_norm"][0])
     return (
         bits,
-        f"{rate.mean():+.3f} ± {rate.std():.3f}",
+        f"{rate.mean():+.3f} ± {sd(rate):.3f}" if len(rate) > 1 else f"{rate.mean():+.3f}",
         steps(float(np.median(m["half_life"]))),
         horizon_text(m["horizon"], lags),
         f"{mean(m, 'input_rate'):+.3f}",
@@ -105,6 +104,11 @@ def horizon_text(horizons: list[float], lags: int) -> str:
 def mean(m: dict, key: str) -> float:
     """The mean over seeds."""
     return float(np.mean(m[key]))
+
+
+def sd(values: np.ndarray) -> float:
+    """The standard deviation over seeds, 0 for a single one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def _elman_line(label: str, m: dict) -> str:
@@ -152,24 +156,41 @@ def compare(a: list[float], b: list[float]) -> str:
 
     About as fast: within a tenth of a, or within two standard errors of the difference.
     """
-    x, y = np.asarray(a, float), np.asarray(b, float)
-    error = 2 * math.sqrt(x.var() / len(x) + y.var() / len(y))
-    difference = y.mean() - x.mean()
-    if not abs(difference) > max(0.1 * abs(x.mean()), error):
+    x, y = float(np.mean(a)), float(np.mean(b))
+    if not apart(a, b) or not abs(y - x) > 0.1 * abs(x):
         return "about as fast"
-    return "slower" if difference > 0 else "faster"
+    return "slower" if y > x else "faster"
+
+
+def apart(a: list[float], b: list[float]) -> bool:
+    """Whether two means over seeds differ by more than two standard errors of the difference.
+
+    A single network has no spread of its own: it is given that of the others.
+    """
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    spread = sum((sd(v) or sd(w)) ** 2 / len(v) for v, w in ((x, y), (y, x)))
+    return bool(abs(x.mean() - y.mean()) > 2 * math.sqrt(spread))
 
 
 def _norm_and_growth(rows: list[dict]) -> str:
-    places = [(row, m) for row in rows for m in ends(row)]
-    row, m = max(places, key=lambda place: mean(place[1], "log_step_norm"))
-    norm, rate = math.exp(mean(m, "log_step_norm")), mean(m, "rate")
-    where = f"{row['label']} {m['when']}: σ_max(J_t) = {norm:.2f}, rate {rate:+.3f} per step"
-    if norm > 1 and rate < 0:
-        return f"Norm above 1, and the gradient vanishes all the same ({where})."
-    if norm > 1:
-        return f"Norm above 1, and the gradient grows ({where})."
-    return f"No row has a mean step norm above 1, which forces every gradient to decay ({where})."
+    places = [(row["label"], m) for row in rows for m in ends(row)]
+    above = [place for place in places if mean(place[1], "log_step_norm") > 0]
+    fading = [place for place in above if mean(place[1], "rate") < 0]
+    if not above:
+        return (
+            "In no row is the mean of ln σ_max(J_t) above 0, which forces every gradient to "
+            f"decay; the largest is {max(mean(m, 'log_step_norm') for _, m in places):+.3f}."
+        )
+    steepest = min(fading or above, key=lambda place: mean(place[1], "rate"))
+    label, m = steepest
+    where = (
+        f"{label} {m['when']}: σ_max(J_t) = {math.exp(mean(m, 'log_step_norm')):.2f} in the "
+        f"geometric mean, rate {mean(m, 'rate'):+.3f} per step; so in {len(fading)} of the "
+        f"{len(above)} measurements above 1"
+    )
+    if fading:
+        return f"Norm above 1, gradient vanishes all the same ({where})."
+    return f"Norm above 1, and the gradient grows ({where.split(';')[0]})."
 
 
 def _gates_alone(by_label: dict[str, dict]) -> str:
@@ -178,25 +199,31 @@ def _gates_alone(by_label: dict[str, dict]) -> str:
     if plain is None or not gated:
         return ""
     base = plain["measurements"][0]
+    lags = len(base["log_norm"][0])
     parts, helped = [], []
     for row in gated:
         m = row["measurements"][0]
-        how = compare(base["rate"], m["rate"])
-        helped.append(how == "slower")
-        parts.append(f"{row['label']} {mean(m, 'rate'):+.3f} ({how})")
-    say = {True: "do slow the decay", False: "do not slow the decay"}
-    what = say[helped[0]] if len(set(helped)) == 1 else "slow the decay in one of two cells"
+        helped.append(compare(base["rate"], m["rate"]))
+        parts.append(f"{row['label']} {mean(m, 'rate'):+.3f} ({helped[-1]})")
+    horizons = [horizon_text(m["horizon"], lags) for m in _firsts([plain, *gated])]
+    still = "" if any(">" in h for h in horizons) else " and cure none of it"
+    what = f"slow the decay somewhat{still}" if "slower" in helped else "do not slow the decay"
     return (
-        f"At initialisation gates without a bias {what}: Elman {mean(base, 'rate'):+.3f}, "
-        f"{', '.join(parts)} per step; these rates belong to this initialisation and input scale."
+        f"At initialisation, gates without a bias {what}: Elman {mean(base, 'rate'):+.3f}, "
+        f"{', '.join(parts)} per step; horizons {', '.join(horizons)} steps. Other "
+        "initialisations and input scales have other rates."
     )
+
+
+def _firsts(rows: list[dict]) -> list[dict]:
+    return [row["measurements"][0] for row in rows]
 
 
 def _forget_bias(by_label: dict[str, dict]) -> str:
     rows = [by_label.get(f"LSTM, forget bias {bias}") for bias in (0, 1)]
     if rows[0] is None or rows[1] is None:
         return ""
-    parts = []
+    parts: list[str] = []
     for closed, opened in zip(ends(rows[0]), ends(rows[1]), strict=False):
         how = compare(closed["rate"], opened["rate"])
         rates = f"{mean(closed, 'rate'):+.3f} to {mean(opened, 'rate'):+.3f}"
@@ -214,8 +241,8 @@ def _training(rows: list[dict]) -> str:
         rates = f"{mean(first, 'rate'):+.3f} to {mean(last, 'rate'):+.3f}"
         changes[how].append(f"{row['label']} ({rates})")
     parts = [f"{how}: {', '.join(who)}" for how, who in changes.items() if who]
-    when = rows[0]["measurements"][-1]["when"]
-    return f"{when[0].upper()}{when[1:]} gradients fade {'; '.join(parts)}."
+    first, last = ends(rows[0])
+    return f"Against {first['when']}, gradients {last['when']} fade {'; '.join(parts)}."
 
 
 def _four_curves(rows: list[dict]) -> str:
@@ -231,7 +258,7 @@ def _four_curves(rows: list[dict]) -> str:
     side = "below" if direct < joint else "above"
     return (
         f"The direct path is not the gradient: at lag {lag} ln Πf is {direct:.1f}, "
-        f"{abs(direct - joint):.1f} {side} the joint (h, c) Jacobian's {joint:.1f}, and the product "
+        f"{abs(direct - joint):.1f} {side} the joint (h, c) Jacobian's {joint:.1f}; the product "
         f"of hidden blocks says {frozen:.1f} ({row['label']} {m['when']})."
     )
 
@@ -246,6 +273,17 @@ def _reach_and_prediction(rows: list[dict]) -> str:
     predicts = f"{best} ({mean(last[best], 'bits'):.2f} bits/char)"
     if best == far:
         return f"The best predictor, {predicts}, is also the one whose loss reaches furthest back."
+    if not apart(last[best]["bits"], last[far]["bits"]):
+        return (
+            f"The loss reaches furthest back in {reach}, which predicts about as well as the best, "
+            f"{predicts}: these seeds cannot tell them apart."
+        )
+    if not apart(last[best]["input_rate"], last[far]["input_rate"]):
+        return (
+            f"The best predictor, {predicts}, reaches about as far back as any: its input rate is "
+            f"{mean(last[best], 'input_rate'):+.3f} per step, that of {reach[:-1]}, within the "
+            "spread over seeds)."
+        )
     return (
         f"The loss reaches furthest back in {reach}, but {predicts} predicts best: "
         "reach and prediction are two things."

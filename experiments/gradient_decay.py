@@ -21,6 +21,7 @@ some hundred steps is a fit, not a Lyapunov exponent.
 """
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -35,15 +36,18 @@ import tyro
 import jaxrnn
 from experiments import _common as common
 from experiments import _decay_exact as exact
+from experiments import _decay_figure as figure
 from experiments import _decay_model as models
 from experiments import _decay_report as report
+from experiments import _decay_weights as weights
 from experiments import _text as texts
 from experiments._common import UsageError
 from experiments._decay_measure import measure, next_character_loss
 
 NAME = "gradient_decay"
-HELD_OUT = 0.1
-EVALUATED = 64
+HELD_OUT = 0.1  # share of the text, its end
+EVALUATED = 64  # windows of it that bits per character are taken over
+MEASUREMENT = 40  # one takes about as long as this many updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Config:
         clip: gradients are clipped to this global norm.
         threshold: a norm below it counts as gone.
         weights: a safetensors file with a recurrent network of PyTorch, to be measured instead.
+        nonlinearity: tanh or relu, for a plain RNN in that file, which does not tell.
         prefix: what its names begin with in that file, e.g. "lstm.".
         inputs: a .npy file with the inputs of that network, (T, I) or (windows, T, I).
         redraw: a result of an earlier run: draws its figure and prints its tables again.
@@ -88,6 +93,7 @@ class Config:
     threshold: float = 1e-6
     weights: Path | None = None
     prefix: str = ""
+    nonlinearity: Literal["tanh", "relu"] = "tanh"
     inputs: Path | None = None
     redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     format: Literal["png", "pdf", "svg"] = "png"
@@ -95,7 +101,7 @@ class Config:
     quick: bool = False
 
 
-QUICK = dict(hidden_size=24, embedding_size=16, length=80, windows=4, seeds=2, steps=40, batch=8)
+QUICK = dict(hidden_size=24, embedding_size=16, length=100, windows=4, seeds=2, steps=40, batch=8)
 
 
 class Result(NamedTuple):
@@ -117,19 +123,39 @@ def run(config: Config) -> Result:
     """Measures, prints the two tables, writes the JSON and draws the figure from it."""
     began = time.perf_counter()
     config = sized(config)
+    check(config)
     if config.redraw is not None:
         result = Result(**common.read_json(config.redraw, NAME))
         folder = common.results_folder(config.output)
         report.print_exact(result.exact)
+        report.print_about(result.about)
     else:
-        check(config)
-        plan = plan_text(config)
+        measured = prepare(config)
         folder = common.results_folder(config.output)
-        facts = report.print_exact(fact._asdict() for fact in exact.facts())
-        result = finish(config, plan, facts, began)
-        common.write_json(folder / f"{NAME}.json", result._asdict())
-        result = Result(**common.read_json(folder / f"{NAME}.json", NAME))
+        facts = [fact._asdict() for fact in exact.facts()]
+        report.print_exact(facts)
+        report.print_about(measured.about)
+        rows, strip = measured.go()
+        result = Result(
+            experiment=NAME,
+            config=dataclasses.asdict(config),
+            machine=common.machine(),
+            seconds=time.perf_counter() - began,
+            about=measured.about,
+            exact=facts,
+            rows=rows,
+            strip=strip,
+            warnings=report.warnings(rows, measured.about),
+            verdicts=report.verdicts(rows),
+        )
+        path = folder / f"{NAME}.json"
+        common.write_json(path, result._asdict())
+        result = Result(**common.read_json(path, NAME))
     report.print_result(result.rows, result.warnings, result.verdicts)
+    path = folder / f"{NAME}.{config.format}"
+    notes = figure.draw(result._asdict(), path)
+    for line in (*notes, f"Wrote {path}, {time.perf_counter() - began:.0f} s."):
+        common.console().print(line)
     return result
 
 
@@ -145,20 +171,58 @@ def sized(config: Config) -> Config:
 def check(config: Config) -> None:
     """Raises before anything long begins if a number makes no sense."""
     least = dict(hidden_size=1, embedding_size=1, windows=1, seeds=1, steps=0, batch=1, length=10)
-    for field, smallest in least.items():
-        if getattr(config, field) < smallest:
-            flag = "--" + field.replace("_", "-")
-            raise UsageError(f"{flag} must be at least {smallest}, got {getattr(config, field)}")
-    for field in ("learning_rate", "clip", "threshold"):
-        if not getattr(config, field) > 0:
-            flag = "--" + field.replace("_", "-")
-            raise UsageError(f"{flag} must be positive, got {getattr(config, field)}")
-    unknown = [name for name in config.cells if name not in models.KINDS]
-    if unknown or not config.cells:
-        raise UsageError(
-            f"unknown cell {unknown[0]!r}: " if unknown else "no cell: "
-            f"--cells takes any of {', '.join(models.KINDS)}"
-        )
+    wrong = [f"at least {k}" for f, k in least.items() if getattr(config, f) < k]
+    fields = [f for f, k in least.items() if getattr(config, f) < k]
+    positive = ("learning_rate", "clip", "threshold")
+    fields += [f for f in positive if not getattr(config, f) > 0]
+    if fields:
+        wanted = wrong[0] if wrong else "positive"
+        flag = "--" + fields[0].replace("_", "-")
+        raise UsageError(f"{flag} must be {wanted}, got {getattr(config, fields[0])}")
+    for name in config.cells:
+        if name not in models.KINDS:
+            raise UsageError(f"unknown cell {name!r}: --cells takes {', '.join(models.KINDS)}")
+    if not config.cells or len(set(config.cells)) < len(config.cells):
+        raise UsageError(f"--cells takes one or more of {', '.join(models.KINDS)}, each once")
+    if config.inputs is not None and config.weights is None:
+        raise UsageError("--inputs belongs to --weights: name the network it is for")
+
+
+class Prepared(NamedTuple):
+    """Inputs read and checked: what they are, and the long run that is to come."""
+
+    about: dict
+    go: Callable[[], tuple[list[dict], dict]]
+
+
+def prepare(config: Config) -> Prepared:
+    """Reads all that the user passed in."""
+    if config.weights is None:
+        plan = plan_text(config)
+        return Prepared(plan.about, functools.partial(train_all, config, plan))
+    loaded = weights.load(
+        config.weights,
+        config.prefix,
+        config.nonlinearity,
+        config.inputs,
+        config.windows,
+        config.length,
+    )
+    return Prepared(loaded.about, functools.partial(measure_loaded, config, loaded))
+
+
+def measure_loaded(config: Config, loaded: weights.Loaded) -> tuple[list[dict], dict]:
+    """Rows and strip for a network that came in a file."""
+    with common.progress(weights.count_parts(loaded)) as advance:
+        rows = weights.rows(loaded, config.seeds, config.threshold, advance)
+    return rows, take_strip(rows, "", "")
+
+
+def take_strip(rows: list[dict], characters: str, following: str) -> dict:
+    """One real window, seen by the first seed of every row: ln-norms over lag from 0."""
+    firsts = {row["label"]: [m.pop("first_window") for m in row["measurements"]] for row in rows}
+    log_norm = {label: found[-1][0] for label, found in firsts.items()}
+    return {"characters": characters, "next": following, "log_norm": log_norm}
 
 
 class Plan(NamedTuple):
@@ -186,67 +250,45 @@ def plan_text(config: Config) -> Plan:
     ids = alphabet.encode(text)
     train, held_out = ids[:cut], ids[cut:]
     starts = texts.evenly_spaced(len(held_out), config.windows, length)
-    evaluated = texts.cut(
-        held_out, texts.evenly_spaced(len(held_out), EVALUATED, length), length
-    )
+    places = texts.evenly_spaced(len(held_out), EVALUATED, length)
+    evaluated = texts.cut(held_out, places, length)
     warm_up = config.length // 10
-    unigram = texts.unigram_bits(train, evaluated, alphabet.size)[:, 1 + warm_up :]
-    trigram = texts.trigram_bits(train, evaluated, alphabet.size)[:, max(warm_up - 1, 0) :]
     about = {
         "text": name,
         "characters": len(text),
         "held_out": len(held_out),
         "alphabet": alphabet.size - 1,
         "coverage": float(np.mean(ids != alphabet.rest)),
-        "unigram_bits": float(unigram.mean()),
-        "trigram_bits": float(trigram.mean()),
+        **baselines(train, evaluated, alphabet.size, warm_up),
+        "warm_up": warm_up,
+        "length": config.length,
+        "hidden_size": config.hidden_size,
+        "inputs": f"{config.embedding_size} learned features, standard deviation 1 at first",
         "carry": "zero at the start of each window",
         "initialisation": models.INITIALISATION,
-        "warm_up": warm_up,
     }
-    return Plan(
-        train,
-        texts.cut(held_out, starts, length),
-        evaluated,
-        alphabet,
-        text[cut + starts[0] : cut + starts[0] + config.length],
-        about,
-    )
+    first = text[cut + starts[0] : cut + starts[0] + length]
+    windows = texts.cut(held_out, starts, length)
+    return Plan(train, windows, evaluated, alphabet, first, about)
 
 
-def finish(config: Config, plan: Plan, facts: list[dict], began: float) -> Result:
-    """Trains and measures all cells; everything after Table 1."""
-    report.print_about(plan.about)
+def baselines(train: np.ndarray, evaluated: np.ndarray, size: int, warm_up: int) -> dict:
+    """Bits per character of counting, on the very characters that the models are scored on."""
+    unigram = texts.unigram_bits(train, evaluated[:, 1 + warm_up :], size)
+    trigram = texts.trigram_bits(train, evaluated[:, warm_up - 1 :], size)
+    return {"unigram_bits": float(unigram.mean()), "trigram_bits": float(trigram.mean())}
+
+
+def train_all(config: Config, plan: Plan) -> tuple[list[dict], dict]:
+    """Rows and strip for all cells, each trained on the text."""
     stops = measured_at(config.steps)
     work = len(config.cells) * (config.steps + MEASUREMENT * len(stops))
-    rows = []
     with common.progress(work) as advance:
-        for name in config.cells:
-            rows.append(train_and_measure(config, plan, models.KINDS[name], stops, advance))
-    strip = {
-        "characters": plan.first_window,
-        "log_norm": {
-            row["label"]: row["measurements"][-1]["first_window"][0] for row in rows
-        },
-    }
-    for row in rows:
-        for measurement in row["measurements"]:
-            del measurement["first_window"]
-    common_part = dict(experiment=NAME, config=dataclasses.asdict(config), exact=facts)
-    seconds = time.perf_counter() - began
-    return Result(
-        **common_part,
-        machine=common.machine(),
-        seconds=seconds,
-        about=plan.about,
-        rows=rows,
-        strip=strip,
-        warnings=report.warnings(rows, plan.about),
-        verdicts=report.verdicts(rows),
-    )
-
-
-MEASUREMENT = 40  # a measurement takes about as long as this many updates
+        rows = common.side_by_side(
+            lambda name: train_and_measure(config, plan, models.KINDS[name], stops, advance),
+            config.cells,
+        )
+    return rows, take_strip(rows, plan.first_window[:-1], plan.first_window[-1])
 
 
 def measured_at(steps: int) -> list[int]:
@@ -260,11 +302,10 @@ def train_and_measure(
 ) -> dict:
     """All seeds of one kind of cell, measured at each stop on their way."""
     cell = kind.make(config.embedding_size, config.hidden_size)
-    network = jaxrnn.Readout(cell, plan.alphabet.size)
-    fresh = jaxrnn.Readout(dataclasses.replace(cell, bias_initializer=kind.bias), plan.alphabet.size)
-    rates = (config.learning_rate, config.clip)
-    model, state = models.start(fresh, *rates, config.seeds)
-    trainer = models.trainer(network, *rates, plan.about["warm_up"])
+    begins = dataclasses.replace(cell, bias_initializer=kind.bias)
+    size, rates = plan.alphabet.size, (config.learning_rate, config.clip)
+    model, state = models.start(jaxrnn.Readout(begins, size), *rates, config.seeds)
+    trainer = models.trainer(jaxrnn.Readout(cell, size), *rates, plan.about["warm_up"])
     batches = models.batches(plan.train, config.length, config.batch, config.seeds)
     measurements, step = [], 0
     for stop in stops:
@@ -272,14 +313,15 @@ def train_and_measure(
             model, state, _ = trainer.step(model, state, next(batches))
             jax.block_until_ready(state)
             step += 1
-            advance(1, f"{kind.label}: step {step} of {stops[-1]}")
-        # the ends of the road get all windows, what lies between them a few
-        few = max(1, config.windows // 4) if step not in (stops[0], stops[-1]) else config.windows
-        found = measure_model(config, cell, model, plan.windows[:few])
+            advance(1, f"{kind.label}: update {step} of {stops[-1]}")
+        # the ends of the road get all windows, what lies between them a quarter
+        ends = (stops[0], stops[-1])
+        windows = plan.windows if step in ends else plan.windows[: at_once(config)]
+        found = measure_model(config, cell, model, windows)
         found["bits"] = np.asarray(trainer.held_out(model, jnp.asarray(plan.evaluated)))
-        when = f"after {step} steps" if step else "at init"
-        measurements.append({"when": when, "step": step, "windows": few, **found})
-        advance(MEASUREMENT, f"{kind.label}: step {step} measured")
+        when = f"after {step} updates" if step else "at initialisation"
+        measurements.append({"when": when, "step": step, "windows": len(windows), **found})
+        advance(MEASUREMENT, f"{kind.label}: update {step} measured")
     return {
         "label": kind.label,
         "cell": type(cell).__name__,
@@ -289,19 +331,24 @@ def train_and_measure(
     }
 
 
+def at_once(config: Config) -> int:
+    """Windows that are measured together."""
+    return max(1, config.windows // 4)
+
+
 def measure_model(config: Config, cell: Any, model: models.Model, windows: np.ndarray) -> dict:
     """`measure` with the loss on the character after the last one of each window."""
     xs = model.embedding[:, windows[:, :-1]]
-    rows = windows.shape[0]
+    shape = (config.seeds, len(windows))
 
-    def for_each_row(a):
-        return jnp.broadcast_to(a[:, None], (config.seeds, rows, *a.shape[1:]))
+    def for_each_window(a):
+        return jnp.broadcast_to(a[:, None], (*shape, *a.shape[1:]))
 
-    targets = jnp.broadcast_to(windows[:, -1], (config.seeds, rows))
-    data = (for_each_row(model.network.W), for_each_row(model.network.b), targets)
-    at_once = max(1, config.windows // 4)
+    readout = (for_each_window(model.network.W), for_each_window(model.network.b))
+    data = (*readout, jnp.broadcast_to(windows[:, -1], shape))
     params = model.network.network
-    return measure(cell, next_character_loss, config.threshold, params, xs, data, at_once)
+    loss = next_character_loss
+    return measure(cell, loss, config.threshold, params, xs, data, at_once(config))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,324 @@
+"""Figures from result records. Computes nothing; imported by name, because it needs matplotlib.
+
+Curves of log-norms over lag are drawn on a linear axis of logarithms, so that 1e-500 is as good a
+value as any; powers of ten stand at the left, natural logarithms at the right.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# Okabe and Ito 2008: told apart with every kind of colour vision
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LN10 = math.log(10)
+# a norm squares first: what is below this has a square that float32 flushes to zero
+FLOAT32_ZERO = 0.5 * math.log(float(np.finfo(np.float32).tiny))
+MISSING = "□"
+
+
+class Curve(NamedTuple):
+    """A curve as drawn, for its name: values are powers of ten over lags from 0."""
+
+    values: np.ndarray
+    text: str
+    colour: str
+
+    def end(self, bottom: float) -> tuple[float, float, bool]:
+        """Where it ends, or goes below `bottom`, and whether it does."""
+        shown = np.flatnonzero(np.isfinite(self.values))
+        last = int(shown[-1]) if len(shown) else 0
+        under = np.flatnonzero(self.values < bottom)
+        if len(under):
+            return float(under[0]), bottom, True
+        return float(last), float(np.nan_to_num(self.values[last])), False
+
+
+def gradient_decay(
+    record: Any, axes: Axes | None = None, label: str = "", colour: str = ""
+) -> Axes:
+    """Draws the curve of a `jaxrnn.analysis.GradientDecay`: median over its batch axes, and band.
+
+    Without axes it makes a figure of its own: `plot.gradient_decay(record).figure.savefig(…)`.
+    """
+    if axes is None:
+        axes = Figure(figsize=(8, 4.5), layout="constrained").add_subplot()
+    log_norm = np.asarray(record.log_spectral_norm)
+    log_norms = log_norm.reshape(-1, log_norm.shape[-1])
+    steps = log_norms.shape[-1]
+    drawn = curve(axes, with_lag_zero(log_norms), colour or COLOURS[0], text=label)
+    lag_axis(axes, steps)
+    power_axis(axes, "σ_max of ∂carry_T/∂carry_(T−k)")
+    axes.set_ylim(*limits(with_lag_zero(log_norms)))
+    label_ends(axes, [drawn])
+    return axes
+
+
+def with_lag_zero(log_norms: np.ndarray) -> np.ndarray:
+    """Curves over lags 1…T with the identity, ln 1, in front."""
+    return np.concatenate([np.zeros((*log_norms.shape[:-1], 1)), log_norms], axis=-1)
+
+
+def curve(
+    axes: Axes,
+    log_norms: np.ndarray,
+    colour: str,
+    *,
+    text: str = "",
+    band: bool = True,
+    threshold: float | None = 1e-6,
+    **line: Any,
+) -> Curve:
+    """Draws ln-norms `(several, lags from 0)`: median, band from least to largest, a dot.
+
+    The dot stands where the median crosses the threshold. `text` is for `label_ends`.
+    """
+    values = np.where(np.isfinite(log_norms), log_norms, np.nan) / LN10
+    lags = np.arange(values.shape[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a lag that no row reaches is a gap
+        middle, low, high = (f(values, axis=0) for f in (np.nanmedian, np.nanmin, np.nanmax))
+    axes.plot(lags, middle, color=colour, **{"linewidth": 2.2, **line})
+    if band and len(values) > 1:
+        axes.fill_between(lags, low, high, color=colour, alpha=0.18, linewidth=0)
+    if threshold is not None:
+        _mark_crossing(axes, lags, middle, math.log10(threshold), colour)
+    return Curve(middle, text, colour)
+
+
+def _mark_crossing(axes: Axes, lags: np.ndarray, y: np.ndarray, level: float, colour: str) -> None:
+    under = np.flatnonzero(y < level)
+    if not len(under) or under[0] == 0:
+        return
+    i = under[0]
+    x = lags[i - 1] + (level - y[i - 1]) / (y[i] - y[i - 1])
+    axes.plot([x], [level], "o", color=colour, markersize=8, markeredgecolor="white", zorder=5)
+
+
+def limits(*log_norms: np.ndarray, lowest: float = -math.inf) -> tuple[float, float]:
+    """Bottom and top of an axis, in powers of ten, with room for what is drawn."""
+    finite = [a[np.isfinite(a)] for a in map(np.asarray, log_norms)]
+    together = np.concatenate([[0.0, math.log(1e-7)], *finite]) / LN10
+    bottom, top = max(float(together.min()), lowest), float(together.max())
+    room = 0.05 * (top - bottom)
+    return bottom - room, top + room
+
+
+def lag_axis(axes: Axes, steps: int, room: float = 0.3) -> None:
+    """x: steps back in time, with room at the right for the names of the curves."""
+    axes.set_xlim(0, steps * (1 + room))
+    ticks = [t for t in MaxNLocator(5, integer=True).tick_values(0, steps) if t <= steps]
+    axes.set_xticks(ticks)
+    axes.set_xlabel("lag k: steps back in time")
+
+
+def power_axis(axes: Axes, label: str) -> None:
+    """y: powers of ten at the left, natural logarithms at the right."""
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: power_of_ten(y)))
+    axes.set_ylabel(label)
+    right = axes.secondary_yaxis("right", functions=(_to_natural, _from_natural))
+    right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    right.set_ylabel("natural log")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines["top"].set_visible(False)
+
+
+def _to_natural(y: Any) -> Any:
+    return y * LN10
+
+
+def _from_natural(y: Any) -> Any:
+    return y / LN10
+
+
+def power_of_ten(y: float) -> str:
+    """1, 10 or 10 with superscript digits, as plain text."""
+    superscript = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return "1" if round(y) == 0 else "10" + str(round(y)).translate(superscript)
+
+
+def threshold_line(axes: Axes, threshold: float, steps: int) -> None:
+    """The line under which a gradient counts as gone, up to the last lag."""
+    level = math.log10(threshold)
+    axes.plot([0, steps], [level, level], color="#555555", linewidth=1, zorder=1)
+    name = power_of_ten(level) if level == round(level) else ""
+    axes.text(steps, level, name, color="#555555", fontsize=10, ha="right", va="bottom")
+
+
+def float32_zero(axes: Axes, steps: int, text: str = "") -> None:
+    """Shades where a float32 norm computed by squaring reads exactly 0, up to the last lag."""
+    bottom, _ = axes.get_ylim()
+    zero = FLOAT32_ZERO / LN10
+    if bottom < zero:
+        axes.fill_between([0, steps], bottom, zero, color="#000000", alpha=0.07, linewidth=0)
+        axes.text(0.015 * steps, bottom, text, color="#555555", fontsize=10, va="bottom")
+
+
+def label_ends(axes: Axes, curves: Sequence[Curve], size: float = 12) -> None:
+    """Writes each curve's name at its end, moved apart so that no two names touch.
+
+    A curve that leaves through the floor is named where it does, with an arrow.
+    """
+    bottom, top = axes.get_ylim()
+    left, right = axes.get_xlim()
+    ends = [(curve, *curve.end(bottom)) for curve in curves]
+    line = _line_height(axes, size)
+    staying = sorted((e for e in ends if not e[3]), key=lambda e: -e[2])
+    heights = [line * (e[0].text.count("\n") + 1) for e in staying]
+    places = spread([e[2] for e in staying], heights, bottom, top)
+    x_text = max((e[1] for e in staying), default=0) + 0.02 * (right - left)
+    for (curve, x, y, _), place in zip(staying, places, strict=True):
+        _name(axes, curve.text, (x, y), (x_text, place), curve.colour, size, va="center")
+    for curve, x, y, leaves in ends:
+        if leaves:
+            place = (x + 0.02 * (right - left), bottom + 0.2 * line)
+            _name(axes, curve.text + " ↓", (x, y), place, curve.colour, size, va="bottom")
+
+
+def _line_height(axes: Axes, size: float) -> float:
+    # of one line of text, in the units of the y axis
+    bottom, top = axes.get_ylim()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    points = axes.get_position().height * figure.get_size_inches()[1] * 72
+    return (top - bottom) / points * size * 1.3
+
+
+def _name(
+    axes: Axes,
+    text: str,
+    end: tuple[float, float],
+    place: tuple[float, float],
+    colour: str,
+    size: float,
+    va: str,
+) -> None:
+    axes.annotate(
+        text,
+        end,
+        place,
+        color=colour,
+        fontsize=size,
+        va=va,
+        parse_math=False,
+        annotation_clip=False,
+        bbox=dict(facecolor="white", edgecolor="none", pad=0.5),
+        arrowprops=dict(
+            arrowstyle="-", color=colour, linewidth=0.8, shrinkA=0, shrinkB=0, relpos=(0, 0.5)
+        ),
+    )
+
+
+def spread(
+    wanted: Sequence[float], heights: Sequence[float], bottom: float, top: float
+) -> list[float]:
+    """Centres near the wanted ones, from the top down, such that boxes do not overlap."""
+    places: list[float] = []
+    ceiling = top
+    for y, height in zip(wanted, heights, strict=True):
+        places.append(min(y, ceiling - height / 2))
+        ceiling = places[-1] - height / 2
+    floor = bottom
+    for i in range(len(places) - 1, -1, -1):
+        places[i] = max(places[i], floor + heights[i] / 2)
+        floor = places[i] + heights[i] / 2
+    return places
+
+
+def coloured_text(
+    axes: Axes,
+    names: Sequence[str],
+    text: str,
+    values: np.ndarray,
+    families: Sequence[str],
+    *,
+    low: float,
+    high: float,
+    size: float = 11,
+) -> Any:
+    """The same characters in a row for each name, each on a ground coloured by its value."""
+    image = axes.imshow(
+        np.clip(np.nan_to_num(values, neginf=low), low, high),
+        cmap="cividis",
+        vmin=low,
+        vmax=high,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    for i in range(len(names)):
+        for j, character in enumerate(text):
+            bright = values[i, j] > low + 0.55 * (high - low)
+            axes.text(
+                j,
+                i,
+                character,
+                color="black" if bright else "white",
+                ha="center",
+                va="center",
+                fontsize=size,
+                family=list(families),
+                parse_math=False,
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def drawable(text: str, families: Sequence[str]) -> str:
+    """The text with signs for white space, and a box for each character no family has."""
+    have = frozenset().union(*(_characters(family) for family in families))
+    signs = {"\n": "↵", "\t": "⇥"}
+    shown = (signs.get(character, character) for character in text)
+    return "".join(c if ord(c) in have else MISSING for c in shown)
+
+
+def families_for(text: str, first: str = "DejaVu Sans Mono") -> tuple[list[str], str]:
+    """Installed font families that can draw a text, and the characters that none of them has."""
+    wanted = {ord(c) for c in text if c.isprintable()}
+    missing = wanted - _characters(first)
+    families = [first]
+    if missing:
+        _find_new_fonts()
+        names = sorted({font.name for font in font_manager.fontManager.ttflist})
+        while missing:
+            best = max(names, key=lambda name: len(missing & _characters(name)))
+            if not missing & _characters(best):
+                break
+            families.append(best)
+            missing -= _characters(best)
+    return families, "".join(map(chr, sorted(missing)))
+
+
+@functools.cache
+def _find_new_fonts() -> None:
+    # matplotlib remembers fonts on disk, and does not see one that was installed since
+    known = {font.fname for font in font_manager.fontManager.ttflist}
+    for path in font_manager.findSystemFonts():
+        if path not in known:
+            try:
+                font_manager.fontManager.addfont(path)
+            except (OSError, RuntimeError, ValueError):
+                continue  # not a font that matplotlib can read
+
+
+@functools.cache
+def _characters(family: str) -> frozenset[int]:
+    try:
+        path = font_manager.findfont(family, fallback_to_default=False)
+        font = FT2Font(path)
+        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
