@@ -131,30 +131,116 @@ def see(run, params, xs, carry) -> Seen:
 
     The gradients are those of the floating leaves of params, xs and carry.
     """
-    leaves, treedef = jax.tree.flatten((params, xs, carry))
-    real = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    whole = (params, xs, carry)
 
-    def number(floating):
-        floating = iter(floating)
-        merged = [next(floating) if r else leaf for r, leaf in zip(real, leaves, strict=True)]
-        out = run(*treedef.unflatten(merged))
+    def number(some):
+        out = run(*merge(some, whole))
         return weighted_sum(out), out
 
-    floating = [leaf for r, leaf in zip(real, leaves, strict=True) if r]
-    gradients, (carry, ys) = jax.grad(number, has_aux=True)(floating)
-    gradients = iter(gradients)
-    gradients = treedef.unflatten([next(gradients) if r else None for r in real])
+    gradients, (carry, ys) = jax.grad(number, has_aux=True)(floating(whole))
     return Seen(carry, ys, Gradients(*gradients))
 
 
 def weighted_sum(tree):
     """A number to which every floating entry of the tree contributes with a weight of its own."""
-    total = jnp.zeros((), jnp.float64)
-    for leaf in jax.tree.leaves(tree):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            weights = np.cos(1 + 3 * np.arange(leaf.size)).reshape(leaf.shape)
-            total = total + jnp.sum(leaf.astype(jnp.float64) * weights)
-    return total
+    parts = jax.tree.map(lambda w, a: jnp.sum(w * a.astype(w.dtype)), weights(tree), floating(tree))
+    return sum(jax.tree.leaves(parts), start=jnp.zeros((), jnp.float64))
+
+
+def weights(tree):
+    """The weights of `weighted_sum`; None in the place of what is not floating."""
+    return jax.tree.map(
+        lambda leaf: np.cos(1 + 3 * np.arange(leaf.size)).reshape(leaf.shape), floating(tree)
+    )
+
+
+def floating(tree):
+    """The tree with None in the place of what is not floating."""
+    return jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None, tree
+    )
+
+
+def merge(tree, rest):
+    """The tree with what it lacks taken from the rest."""
+    return jax.tree.map(lambda a, b: b if a is None else a, tree, rest, is_leaf=lambda a: a is None)
+
+
+def seen_by_hand(cell, params, xs, carry, situation, reverse=False) -> Seen:
+    """What `see` gives of `by_hand`, with backpropagation through time written out.
+
+    The only derivative that JAX takes is that of one single step.
+    """
+    xs, carry, keys = _to_numpy((xs, carry, jax.random.key_data(situation.keys)))
+    lengths, resets = np.asarray(situation.lengths), np.asarray(situation.resets)
+    B, T = resets.shape
+    step, initial, step_back, initial_back = _both_ways(cell)
+    last, ys, tapes = [None] * B, {}, [[] for _ in range(B)]
+    for b in range(B):
+        last[b] = _at(carry, b)
+        for t in reversed(range(lengths[b])) if reverse else range(lengths[b]):
+            begins = (t + 1 < lengths[b] and resets[b, t + 1]) if reverse else resets[b, t]
+            before = initial(params) if begins else last[b]
+            tapes[b].append((t, begins, before))
+            last[b], ys[b, t] = step(params, before, _at(xs, (b, t)), keys[b, t])
+    nothing = jax.eval_shape(step, params, _at(carry, 0), _at(xs, (0, 0)), keys[0, 0])[1]
+    nothing = jax.tree.map(lambda y: np.zeros(y.shape, y.dtype), nothing)
+    last = _stack(last)
+    ys = _stack([_stack([ys.get((b, t), nothing) for t in range(T)]) for b in range(B)])
+
+    d_last, d_ys = weights((last, ys))
+    d_params, d_xs, d_carry = jax.tree.map(np.zeros_like, _to_numpy(floating((params, xs, carry))))
+    for b in range(B):
+        back = _at(d_last, b)
+        for t, begins, before in reversed(tapes[b]):
+            of_params, back, of_x = step_back(
+                params, before, _at(xs, (b, t)), keys[b, t], back, _at(d_ys, (b, t))
+            )
+            d_params = jax.tree.map(np.add, d_params, of_params)
+            _put(d_xs, (b, t), of_x)
+            if begins:  # what flows further back flows into the initial carry, and no earlier
+                d_params = jax.tree.map(np.add, d_params, initial_back(params, back))
+                back = jax.tree.map(np.zeros_like, back)
+        _put(d_carry, b, back)
+    return Seen(last, ys, Gradients(d_params, d_xs, d_carry))
+
+
+@functools.cache
+def _both_ways(cell):
+    def step(params, carry, x, key):
+        return contract.step(cell, params, carry, x, jax.random.wrap_key_data(key))
+
+    def step_back(params, carry, x, key, d_carry, d_y):
+        def of_floating(*some):
+            return floating(step(*map(merge, some, (params, carry, x)), key))
+
+        _, pull = jax.vjp(of_floating, *map(floating, (params, carry, x)))
+        return pull((d_carry, d_y))
+
+    def initial_back(params, d_carry):
+        _, pull = jax.vjp(
+            lambda p: floating(cell.initial_carry(merge(p, params))), floating(params)
+        )
+        return pull(d_carry)[0]
+
+    return tuple(map(jax.jit, (step, cell.initial_carry, step_back, initial_back)))
+
+
+def _to_numpy(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def _at(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _put(tree, index, values):
+    for leaf, value in zip(jax.tree.leaves(tree), jax.tree.leaves(values), strict=True):
+        leaf[index] = value
 
 
 def assert_close(got, want, rounding=1e-12):

@@ -184,10 +184,9 @@ SITUATIONS = {
     [
         (Diagonal(), Associative(), unroll),
         (Diagonal(), Associative(), trajectory),
-        (Elman(3, 4, learned_carry=True), Newton(T), trajectory),
         (LSTM(3, 2, learned_carry=True), Newton(T), unroll),
     ],
-    ids=["associative", "associative-trajectory", "newton-trajectory", "newton-lstm"],
+    ids=["associative", "associative-trajectory", "newton"],
 )
 def test_parallel_methods_fit_behind_the_lowered_form(cell, method, verb, reverse):
     args = problem(cell, (B, T), seed=3)
