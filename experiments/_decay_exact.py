@@ -4,6 +4,7 @@ No measured value is written down here: each is computed through `unroll`, `jax.
 `jaxrnn.analysis`, on networks so small that the answer can be had with pencil and paper.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ import jaxrnn
 from experiments._common import side_by_side
 from jaxrnn.analysis import gradient_decay, step_jacobians
 from jaxrnn.cells import ElmanParams
+
+FLOAT = jnp.float32
 
 
 class Fact(NamedTuple):
@@ -33,18 +36,19 @@ def facts() -> list[Fact]:
     return [fact for found in side_by_side(lambda claim: list(claim()), claims) for fact in found]
 
 
-def elman(W_h: Array, W_x: Array | None = None, activation: str = "tanh"):
+def elman(W_h: Array | np.ndarray, W_x: Array | None = None, activation: str = "tanh"):
     """An Elman network without bias, and its parameters."""
     H = len(W_h)
-    W_x = jnp.zeros((H, 1)) if W_x is None else W_x
+    W_h = jnp.asarray(W_h, FLOAT)
+    W_x = jnp.zeros((H, 1), FLOAT) if W_x is None else W_x
     cell = jaxrnn.Elman(W_x.shape[1], H, activation=activation, biases=0)
     return cell, ElmanParams(W_x, W_h, None, None, None)
 
 
 def half_to_the_thirty() -> Iterator[Fact]:
     """A tanh unit with W = 0.5: at lag 30, from the first input, and away from zero."""
-    cell, params = elman(jnp.array([[0.5]]), W_x=jnp.ones((1, 1)))
-    xs = jnp.zeros((30, 1))
+    cell, params = elman(np.array([[0.5]]), W_x=jnp.ones((1, 1), FLOAT))
+    xs = jnp.zeros((30, 1), FLOAT)
     yield _equal(
         "tanh unit, W = 0.5, at h = 0: |∂h_T/∂h_(T−30)| = 0.5³⁰", 0.5**30, _growth(cell, params, xs)
     )
@@ -54,7 +58,7 @@ def half_to_the_thirty() -> Iterator[Fact]:
 
     from_first = jnp.abs(jax.grad(last)(xs)[0, 0])
     yield _equal("… from x_1 to h_30, 29 recurrent factors: 0.5²⁹", 0.5**29, from_first)
-    driven = jax.random.normal(jax.random.key(0), (30, 1))
+    driven = jax.random.normal(jax.random.key(0), (30, 1), FLOAT)
     measured = float(_growth(cell, params, driven))
     claim = "… and less as soon as a state is not 0 (input std 1)"
     yield Fact(claim, f"< {0.5**30:.3g}", f"{measured:.3g}", 0 < measured < 0.5**30)
@@ -62,15 +66,15 @@ def half_to_the_thirty() -> Iterator[Fact]:
 
 def explosion() -> Iterator[Fact]:
     """A linear unit with W = 1.5."""
-    cell, params = elman(jnp.array([[1.5]]), activation="identity")
-    measured = _growth(cell, params, jnp.zeros((20, 1)))
+    cell, params = elman(np.array([[1.5]]), activation="identity")
+    measured = _growth(cell, params, jnp.zeros((20, 1), FLOAT))
     yield _equal("linear unit, W = 1.5: 20 steps give 1.5²⁰", 1.5**20, measured)
 
 
 def relu(scale: float = 1.1, units: int = 4, steps: int = 30) -> Iterator[Fact]:
     """W_h = s·I while every unit is active: carry and gradient grow alike."""
-    cell, params = elman(scale * jnp.eye(units), activation="relu")
-    xs, start = jnp.zeros((steps, 1)), jaxrnn.ElmanCarry(jnp.ones(units))
+    cell, params = elman(scale * np.eye(units), activation="relu")
+    xs, start = jnp.zeros((steps, 1), FLOAT), jaxrnn.ElmanCarry(jnp.ones(units, FLOAT))
     carry, _ = jaxrnn.unroll(cell, params, xs, carry=start)
     claim = f"ReLU, W_h = {scale}·I, from h = 1: after {steps} steps"
     yield _equal(f"{claim} the carry is s³⁰", scale**steps, jnp.max(carry.h))
@@ -80,8 +84,8 @@ def relu(scale: float = 1.1, units: int = 4, steps: int = 30) -> Iterator[Fact]:
 def orthogonal(units: int = 16, steps: int = 1000) -> Iterator[Fact]:
     """A linear network with orthogonal W_h: every singular value stays 1."""
     draw = jax.nn.initializers.orthogonal()
-    cell, params = elman(draw(jax.random.key(1), (units, units)), activation="identity")
-    decay = gradient_decay(cell, params, jnp.zeros((steps, 1)))
+    cell, params = elman(draw(jax.random.key(1), (units, units), FLOAT), activation="identity")
+    decay = gradient_decay(cell, params, jnp.zeros((steps, 1), FLOAT))
     # largest and root-mean-square singular value both 1: then all are
     mean_square = np.asarray(decay.log_frobenius_norm) - 0.5 * np.log(units)
     off = float(np.max(np.abs([np.asarray(decay.log_spectral_norm), mean_square])))
@@ -95,14 +99,14 @@ def by_hand(units: int = 6, steps: int = 12) -> Iterator[Fact]:
     params = jax.jit(net.init)(jax.random.key(2))
     draw = np.random.default_rng(2)
     xs, targets = draw.normal(size=(steps, 3)), draw.normal(size=(steps, 2))
-    h_0 = jaxrnn.ElmanCarry(jnp.asarray(draw.normal(size=units), jnp.float32))
+    h_0 = jaxrnn.ElmanCarry(jnp.asarray(draw.normal(size=units), FLOAT))
     params = params._replace(network=params.network._replace(initial=h_0))
-    xs, targets = jnp.asarray(xs, jnp.float32), jnp.asarray(targets, jnp.float32)
+    xs, targets = jnp.asarray(xs, FLOAT), jnp.asarray(targets, FLOAT)
 
     def loss(params, xs):
         return 0.5 * jnp.sum((jaxrnn.unroll(net, params, xs)[1] - targets) ** 2)
 
-    got, got_x = jax.jit(jax.grad(loss, (0, 1)))(params, xs)
+    got, got_x = jax.tree.map(np.asarray, jax.jit(jax.grad(loss, (0, 1)))(params, xs))
     wanted = {
         "W_h": got.network.W_h,
         "W_x": got.network.W_x,
@@ -182,7 +186,7 @@ def wrong_order(units: int = 64, lag: int = 50, draws: int = 8) -> Iterator[Fact
     @jax.vmap
     def jacobians(key):
         k_params, k_xs = jax.random.split(key)
-        xs = jax.random.normal(k_xs, (lag, units))
+        xs = jax.random.normal(k_xs, (lag, units), FLOAT)
         return step_jacobians(cell, cell.init(k_params), xs)
 
     chains = np.asarray(jacobians(jax.random.split(jax.random.key(3), draws)), np.float64)
@@ -209,7 +213,7 @@ def _compare(right: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
 def _growth(cell, params, xs: Array, carry=None) -> Float[Array, ""]:
     # root-mean-square singular value over all steps: for one unit, and for s·I, it is σ_max
     decay = gradient_decay(cell, params, xs, carry=carry, spectral="none")
-    return jnp.exp(decay.log_frobenius_norm[-1]) / np.sqrt(len(params.W_h))
+    return jnp.exp(decay.log_frobenius_norm[-1]) / math.sqrt(len(params.W_h))
 
 
 def _equal(claim: str, exact: float, measured: Float[Array, ""]) -> Fact:

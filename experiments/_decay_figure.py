@@ -71,8 +71,8 @@ def _draw_panels(panels: list[Axes], result: dict) -> None:
     _panel_carry(a, rows, 0, about)
     a.set_title(f"A   {first[0].upper()}{first[1:]}", loc="left")
     _panel_carry(b, rows, -1, about)
-    bits = "bits/char at the names; " if "bits" in rows[0]["measurements"][-1] else ""
-    b.set_title(f"B   {last[0].upper()}{last[1:]} ({bits}thin: A)", loc="left")
+    bits = ", with bits/char" if "bits" in rows[0]["measurements"][-1] else ""
+    b.set_title(f"B   {last[0].upper()}{last[1:]}{bits} (thin: A)", loc="left")
     lstm = [i for i, row in enumerate(rows) if "curves" in row["measurements"][-1]]
     if lstm:
         _panel_four(c, rows[lstm[-1]], _colour(lstm[-1]), about)
@@ -88,13 +88,15 @@ def _finish(
     label: str,
     config: dict,
     lowest: float = -np.inf,
+    explain: bool = False,
 ) -> None:
     steps = config["length"]
     axes.set_ylim(*plot.limits(*values, lowest=lowest))
     plot.lag_axis(axes, steps, room=0.4)
     plot.power_axis(axes, label)
-    plot.threshold_line(axes, config["threshold"], steps)
-    plot.float32_zero(axes, steps, "a float32 norm reads 0 here" if label == CARRY else "")
+    level, zero = f"{config['threshold']:g}", "a float32 norm reads 0 here"
+    plot.threshold_line(axes, config["threshold"], steps, level if explain else "")
+    plot.float32_zero(axes, steps, zero if explain else "")
     plot.label_ends(axes, curves)
 
 
@@ -115,7 +117,7 @@ def _panel_carry(axes: Axes, rows: list[dict], which: int, config: dict) -> None
         halves = np.arange(curves[0].shape[-1]) * np.log(0.5)
         dashed: dict[str, Any] = dict(linewidth=1.2, linestyle="--", threshold=None)
         found.append(plot.curve(axes, halves[None], "#444444", text="0.5ᵏ", **dashed))
-    _finish(axes, curves, found, CARRY, config)
+    _finish(axes, curves, found, CARRY, config, explain=which == 0)
 
 
 def _panel_four(axes: Axes, row: dict, colour: str, config: dict) -> None:
@@ -170,7 +172,9 @@ def _panel_input(axes: Axes, rows: list[dict], config: dict) -> None:
             )
         )
     _finish(axes, curves, found, INPUT, config)
-    axes.set_title("D   What reaches each input: same units for all", loc="left")
+    of_text = "bits" in rows[0]["measurements"][-1]
+    what = "each input: same units for all" if of_text else "the inputs of each part"
+    axes.set_title(f"D   What reaches {what}", loc="left")
 
 
 def short(label: str) -> str:
@@ -186,7 +190,7 @@ def _lagged(m: dict) -> np.ndarray:
     return plot.with_lag_zero(np.array(m["log_norm"], float))
 
 
-def _draw_strip(figure: Figure, result: dict, families: list[str], most: int = 100) -> None:
+def _draw_strip(figure: Figure, result: dict, families: list[str], most: int = 80) -> None:
     strip = result["strip"]
     names = list(strip["log_norm"])[:6]
     values = np.array([strip["log_norm"][name] for name in names], float)
@@ -207,11 +211,12 @@ def _draw_strip(figure: Figure, result: dict, families: list[str], most: int = 1
     )
     for label, colour in zip(axes.get_yticklabels(), plot.COLOURS, strict=False):
         label.set_color(colour)
+    where = "a held-out window" if strip["characters"] else "a window"
     follows = (
         f", which continues {plot.drawable(strip['next'], families)!r}" if strip["next"] else ""
     )
     axes.set_title(
-        f"The last {len(characters)} inputs of a held-out window{follows}; "
+        f"The last {len(characters)} inputs of {where}{follows}; "
         "brighter: reached by more of the gradient of L_T (as in D, first seed)",
         loc="left", fontsize=11, fontweight="normal", parse_math=False,
         family=["DejaVu Sans", *families[1:]],
@@ -234,4 +239,5 @@ def _caption(result: dict) -> str:
         "computed with exponents kept apart. C, D and strip: as in B. A–C are in units of each "
         "cell's own carry: compare slopes, not heights. A slope over these lags is a fit, not a "
         "Lyapunov exponent; a small gradient slows learning, it does not forbid it."
+        + (f" {about['loss']}." if "loss" in about else "")
     )

@@ -48,7 +48,7 @@ def init(network: jaxrnn.Readout, key: Array) -> Model:
     """Draws a model; every feature of the embedding has standard deviation 1."""
     k_embedding, k_network = jax.random.split(key)
     shape = (network.output_size, network.input_size)
-    return Model(jax.random.normal(k_embedding, shape), network.init(k_network))
+    return Model(jax.random.normal(k_embedding, shape, jnp.float32), network.init(k_network))
 
 
 def bits(network: jaxrnn.Readout, model: Model, ids: Int[Array, "B T+1"]) -> Float[Array, "B T"]:
@@ -89,8 +89,10 @@ def trainer(network: jaxrnn.Readout, learning_rate: float, clip: float, warm_up:
 
     def step(model, state, ids):
         loss, gradient = jax.value_and_grad(lambda m: jnp.mean(bits(network, m, ids)))(model)
-        updates, state = optimizer(learning_rate, clip).update(gradient, state, model)
-        return optax.apply_updates(model, updates), state, loss
+        # Optax mixes dtypes: that is its own business even where strict promotion is switched on
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer(learning_rate, clip).update(gradient, state, model)
+            return optax.apply_updates(model, updates), state, loss
 
     def held_out(model, ids):
         return jnp.mean(bits(network, model, ids)[:, warm_up:])

@@ -242,7 +242,9 @@ def _training(rows: list[dict]) -> str:
         changes[how].append(f"{row['label']} ({rates})")
     parts = [f"{how}: {', '.join(who)}" for how, who in changes.items() if who]
     first, last = ends(rows[0])
-    return f"Against {first['when']}, gradients {last['when']} fade {'; '.join(parts)}."
+    return (
+        f"Gradients {last['when']} fade, compared with those {first['when']}, {'; '.join(parts)}."
+    )
 
 
 def _four_curves(rows: list[dict]) -> str:

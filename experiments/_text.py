@@ -66,7 +66,7 @@ def _pydoc_prose() -> str:
     # topics quote each other: a paragraph counts once, lest held-out text has been seen before
     from pydoc_data.topics import topics
 
-    paragraphs = [p for topic in topics.values() for p in topic.split("\n\n")]
+    paragraphs = [p.strip("\n") for topic in topics.values() for p in topic.split("\n\n")]
     prose = [p for p in paragraphs if p.strip() and not p.lstrip().startswith(("|", "+-"))]
     return "\n\n".join(dict.fromkeys(prose))
 

@@ -125,9 +125,11 @@ def power_axis(axes: Axes, label: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: power_of_ten(y)))
     axes.set_ylabel(label)
+    axes.yaxis.set_label_coords(-0.105, 0.5)
     right = axes.secondary_yaxis("right", functions=(_to_natural, _from_natural))
     right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    right.set_ylabel("natural log")
+    # above the numbers, whose width varies, so that it meets no neighbour
+    axes.text(1.08, 1.03, "natural log", transform=axes.transAxes, ha="right", fontsize=10)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines["top"].set_visible(False)
@@ -147,12 +149,11 @@ def power_of_ten(y: float) -> str:
     return "1" if round(y) == 0 else "10" + str(round(y)).translate(superscript)
 
 
-def threshold_line(axes: Axes, threshold: float, steps: int) -> None:
+def threshold_line(axes: Axes, threshold: float, steps: int, text: str = "") -> None:
     """The line under which a gradient counts as gone, up to the last lag."""
     level = math.log10(threshold)
     axes.plot([0, steps], [level, level], color="#555555", linewidth=1, zorder=1)
-    name = power_of_ten(level) if level == round(level) else ""
-    axes.text(steps, level, name, color="#555555", fontsize=10, ha="right", va="bottom")
+    axes.text(steps, level, text, color="#555555", fontsize=10, ha="right", va="bottom")
 
 
 def float32_zero(axes: Axes, steps: int, text: str = "") -> None:
@@ -292,9 +293,10 @@ def families_for(text: str, first: str = "DejaVu Sans Mono") -> tuple[list[str],
     families = [first]
     if missing:
         _find_new_fonts()
-        names = sorted({font.name for font in font_manager.fontManager.ttflist})
+        names = sorted(_regular_fonts())
         while missing:
-            best = max(names, key=lambda name: len(missing & _characters(name)))
+            # of fonts with the same characters, the one in the simplified Chinese style
+            best = max(names, key=lambda name: (len(missing & _characters(name)), " SC" in name))
             if not missing & _characters(best):
                 break
             families.append(best)
@@ -317,8 +319,17 @@ def _find_new_fonts() -> None:
 @functools.cache
 def _characters(family: str) -> frozenset[int]:
     try:
-        path = font_manager.findfont(family, fallback_to_default=False)
-        font = FT2Font(path)
+        font = FT2Font(_regular_fonts()[family])
         return frozenset(font.get_charmap()) if font.scalable else frozenset()
-    except (OSError, RuntimeError, ValueError):
+    except (KeyError, OSError, RuntimeError, ValueError):
         return frozenset()
+
+
+def _regular_fonts() -> dict[str, str]:
+    # families with an upright face of normal weight, the one that matplotlib will draw with; the
+    # font of last resort has every character, but as a box
+    return {
+        font.name: font.fname
+        for font in font_manager.fontManager.ttflist
+        if font.style == "normal" and font.weight in (400, "normal") and "Last" not in font.name
+    }
