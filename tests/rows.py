@@ -142,8 +142,8 @@ BIDIRECTIONAL = {
         Stack(
             (
                 Bidirectional(LSTM(I, H), Elman(I, 2)),
-                Residual(Bidirectional(Elman(H + 2, 2)), projection=True),
-                Residual(Elman(H, H, learned_carry=True), feed_back=True),
+                Residual(Bidirectional(Elman(H + 2, 2), Noisy(H + 2)), projection=True),
+                Residual(Elman(H + 2, H + 2, learned_carry=True), feed_back=True),
             ),
             dropout=0.3,
         ),
