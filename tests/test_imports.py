@@ -16,7 +16,7 @@ ROOT = Path(jaxrnn.__file__).parent.parent
 RANKS = [
     ("jaxrnn.cell", "jaxrnn.initializers"),
     ("jaxrnn.cells", "jaxrnn.methods"),
-    ("jaxrnn.sizes",),
+    ("jaxrnn.sizes", "jaxrnn.sequences"),
     ("jaxrnn.unroll",),
     ("jaxrnn.network",),
     ("jaxrnn.truncated", "jaxrnn.save", "jaxrnn.analysis", "jaxrnn.models", "jaxrnn.tasks"),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from jaxrnn.analysis.products import LSTMCurves, LSTMProducts, Product
 from jaxrnn.analysis.scaled import log_scaled, norm, rescale, subspace_iteration, top_singular_value
 from jaxrnn.analysis.slopes import decay_rate, half_life, horizon
-from jaxrnn.analysis.walk import Walk, check_sequences, flat_step, over_batch, real_steps_last
+from jaxrnn.analysis.walk import Walk, check_steps, flat_step, over_batch, real_steps_last
 from jaxrnn.methods import Method
 from jaxrnn.sizes import flatten_carry
 
@@ -77,8 +77,8 @@ def gradient_decay(
 
     Other options as for `jaxrnn.unroll`. With `reverse`, lags count in the direction of travel.
     """
-    options = dict(carry=carry, lengths=lengths, resets=resets, key=key, start=start)
-    sequences = check_sequences(cell, params, xs, **options)
+    options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
+    sequences = check_steps(cell, params, xs, start=start, **options)
     if spectral is None:
         spectral = "exact" if _carry_size(cell, params) <= 128 else "iterative"
     if spectral not in ("exact", "iterative", "none"):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxrnn.analysis.walk import Walk, check_sequences, flat_step, over_batch
+from jaxrnn.analysis.walk import Walk, check_steps, flat_step, over_batch
 from jaxrnn.methods import Method
 
 
@@ -34,8 +34,8 @@ def step_jacobians(
 
     Options as for `jaxrnn.unroll`.
     """
-    options = dict(carry=carry, lengths=lengths, resets=resets, key=key, start=start)
-    sequences = check_sequences(cell, params, xs, **options)
+    options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
+    sequences = check_steps(cell, params, xs, start=start, **options)
     return _step_jacobians(cell, bool(reverse), method, params, sequences)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxrnn.analysis.scaled import log_scaled, norm, rescale
-from jaxrnn.analysis.walk import Walk, check_sequences, over_batch
+from jaxrnn.analysis.walk import Walk, check_steps, over_batch
 from jaxrnn.methods import Method
 from jaxrnn.methods.lowered import guarded_step
 from jaxrnn.sizes import flatten_carry
@@ -60,8 +60,8 @@ def loss_gradient_decay(
     Other options as for `jaxrnn.unroll`. The loss is traced anew at every call; inside a
     `jax.jit` of yours, only once.
     """
-    options = dict(carry=carry, lengths=lengths, resets=resets, key=key, start=start)
-    sequences = check_sequences(cell, params, xs, **options)
+    options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
+    sequences = check_steps(cell, params, xs, start=start, **options)
     reverse = bool(reverse)
     one = functools.partial(_loss_decay, cell, params, loss, reverse, loss_data is not None)
     return over_batch(one, cell, params, sequences, loss_data, reverse=reverse, method=method)

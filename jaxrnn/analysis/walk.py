@@ -1,6 +1,6 @@
 """What every analysis starts from: one sequence as it was walked, step by step.
 
-An analysis is written for one sequence: `check_sequences` does the checks of `jaxrnn.unroll`,
+An analysis is written for one sequence: `check_steps` does the checks of `jaxrnn.unroll`,
 `over_batch` the batch axes and the precision of matrix products.
 """
 
@@ -14,16 +14,9 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxrnn import cell as contract
 from jaxrnn.methods import Method, Moment
 from jaxrnn.methods.lowered import guarded_step
+from jaxrnn.sequences import Sequences, check_sequences, lower, sequence_shape
 from jaxrnn.sizes import flatten_carry
-from jaxrnn.unroll import (
-    check_carry,
-    check_lengths,
-    check_resets,
-    choose_method,
-    lower,
-    sequence_shape,
-    step_keys,
-)
+from jaxrnn.unroll import choose_method
 
 
 class Walk(NamedTuple):
@@ -43,43 +36,14 @@ class Walk(NamedTuple):
     real_count: Int[Array, ""]
 
 
-class Sequences(NamedTuple):
-    """Checked arguments of an unroll, each with its batch axes or None."""
-
-    xs: PyTree
-    carry: PyTree | None
-    lengths: Array | None
-    resets: Array | None
-    keys: Array | None
-
-
-def check_sequences(
-    cell: Any,
-    params: PyTree,
-    xs: PyTree,
-    *,
-    carry: PyTree | None,
-    lengths: Any,
-    resets: Any,
-    key: Array | None,
-    start: int | Array,
-) -> Sequences:
-    """Raises what `jaxrnn.unroll` would raise, and for a cell that has no step."""
-    contract.check_cell(cell)
+def check_steps(cell: Any, params: PyTree, xs: PyTree, **options: Any) -> Sequences:
+    """Raises what `jaxrnn.unroll` would raise, and for a network that cannot go step by step."""
     if not contract.is_causal(cell):
         raise TypeError(
             f"{type(cell).__name__} has no single direction of time to follow: analyse its "
             "causal parts one by one, the backward one with reverse=True"
         )
-    *batch, steps = sequence_shape(cell, params, xs)
-    batch = tuple(batch)
-    return Sequences(
-        xs,
-        check_carry(cell, params, carry, batch),
-        check_lengths(lengths, batch, steps),
-        check_resets(resets, batch, steps),
-        step_keys(key, start, batch, steps),
-    )
+    return check_sequences(cell, params, xs, **options)
 
 
 def over_batch(
