@@ -98,9 +98,20 @@ def trainer(network: jaxrnn.Readout, learning_rate: float, clip: float, warm_up:
         return jnp.mean(bits(network, model, ids)[:, warm_up:])
 
     return Trainer(
-        jax.jit(jax.vmap(step), donate_argnums=(0, 1)),
+        jax.jit(over_seeds(step), donate_argnums=(0, 1)),
         jax.jit(jax.vmap(held_out, in_axes=(0, None))),
     )
+
+
+def over_seeds(step: Callable) -> Callable:
+    """The update of one model as that of all: side by side, or on a CPU one after the other.
+
+    Five small products are slower than one there: 86 against 59 ms for an LSTM with H = 64, 44
+    against 26 ms for Elman, on two cores.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.vmap(step)
+    return lambda *arguments: jax.lax.map(lambda one: step(*one), arguments)
 
 
 def batches(ids: np.ndarray, length: int, rows: int, seeds: int):

@@ -181,8 +181,9 @@ def _norm_and_growth(rows: list[dict]) -> str:
             "In no row is the mean of ln σ_max(J_t) above 0, which forces every gradient to "
             f"decay; the largest is {max(mean(m, 'log_step_norm') for _, m in places):+.3f}."
         )
-    steepest = min(fading or above, key=lambda place: mean(place[1], "rate"))
-    label, m = steepest
+    # the one where norm and rate contradict each other most
+    contrast = [-mean(m, "log_step_norm") * mean(m, "rate") for _, m in fading or above]
+    label, m = (fading or above)[int(np.argmax(contrast))]
     where = (
         f"{label} {m['when']}: σ_max(J_t) = {math.exp(mean(m, 'log_step_norm')):.2f} in the "
         f"geometric mean, rate {mean(m, 'rate'):+.3f} per step; so in {len(fading)} of the "
