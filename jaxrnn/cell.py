@@ -20,7 +20,7 @@ A *network* composes cells over depth or direction and has, in addition, `unroll
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -211,8 +211,3 @@ def params_dtype(params: PyTree) -> Any | None:
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     }
     return dtypes.pop() if len(dtypes) == 1 else None
-
-
-def hashable(value: Any) -> bool:
-    """Whether jit can take `value` as a static argument."""
-    return isinstance(value, Hashable)
