@@ -79,7 +79,9 @@ def contestants(config: Config) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _products_alone(P: jax.Array, J: jax.Array, W_h: jax.Array, steps: int) -> jax.Array:
+def _products_alone(
+    P: jax.Array, J: jax.Array, W_h: jax.Array, steps: int
+) -> tuple[jax.Array, jax.Array]:
     # the products that cannot be avoided, and nothing else; rows go through W_h there and back,
     # two steps a turn, so that nothing has to be copied between them
     rows = jnp.tile(P[:, : W_h.shape[1]], 4)
