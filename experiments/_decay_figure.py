@@ -72,7 +72,7 @@ def _draw_panels(panels: list[Axes], result: dict) -> None:
     a.set_title(f"A   {first[0].upper()}{first[1:]}", loc="left")
     _panel_carry(b, rows, -1, about)
     bits = ", with bits/char" if "bits" in rows[0]["measurements"][-1] else ""
-    b.set_title(f"B   {last[0].upper()}{last[1:]}{bits} (thin: A)", loc="left")
+    b.set_title(f"B   {last[0].upper()}{last[1:]}{bits} (dashed: A)", loc="left")
     lstm = [i for i, row in enumerate(rows) if "curves" in row["measurements"][-1]]
     if lstm:
         _panel_four(c, rows[lstm[-1]], _colour(lstm[-1]), about)

@@ -210,7 +210,7 @@ def _gates_alone(by_label: dict[str, dict]) -> str:
     still = "" if any(">" in h for h in horizons) else " and cure none of it"
     what = f"slow the decay somewhat{still}" if "slower" in helped else "do not slow the decay"
     return (
-        f"At initialisation, gates without a bias {what}: Elman {mean(base, 'rate'):+.3f}, "
+        f"At initialisation, gates without a forget bias {what}: Elman {mean(base, 'rate'):+.3f}, "
         f"{', '.join(parts)} per step; horizons {', '.join(horizons)} steps. Other "
         "initialisations and input scales have other rates."
     )

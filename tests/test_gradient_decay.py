@@ -284,7 +284,7 @@ def _rows(elman=-0.6, lstm=-0.5, biased=-0.2, norm=0.1, bits=(2.9, 2.8, 2.7)) ->
 def test_verdicts_turn_with_the_numbers():
     said = " ".join(report.verdicts(_rows()))
     assert "Norm above 1, gradient vanishes all the same" in said
-    assert "gates without a bias slow the decay somewhat and cure none of it" in said
+    assert "gates without a forget bias slow the decay somewhat and cure none of it" in said
     assert "at initialisation slower (-0.500 to -0.200 per step)"[:24] in said
     assert "is also the one whose loss reaches furthest back" in said
     assert len(report.verdicts(_rows())) <= 6
