@@ -31,6 +31,7 @@ from jaxrnn.unroll import trajectory as trajectory
 from jaxrnn.unroll import unroll as unroll
 from jaxrnn.methods import Loop as Loop
 from jaxrnn.methods import Scan as Scan
+from jaxrnn.methods import Staged as Staged
 
 # networks from cells
 from jaxrnn.network import Bidirectional as Bidirectional

@@ -15,6 +15,11 @@ It may declare more, by these names:
     jacobian         "dense" (default), "diagonal", or the size k of its diagonal blocks
     element(params, x), combine(older, newer), apply(element, carry)
                      the step as an element of an associative operation
+    stages(params) -> (map of x, (maps of the carry, …)), each a `Dense`, and
+    elementwise(carry, from_x, *maps) -> (carry, y)
+                     the step as matrix products and the element-wise work between them; `from_x`
+                     is the map of x applied, one array for each gate, and each map of the carry
+                     is called once, in order: map(v, plus=…) is W v + b + plus, gate by gate
 
 A *network* composes cells over depth or direction and has, in addition, `unroll`.
 """
@@ -126,6 +131,12 @@ def step(cell: Any, params: Any, carry: Any, x: Any, key: Array | None = None) -
     if is_random(cell):
         return cell.step(params, carry, x, key)
     return cell.step(params, carry, x)
+
+
+def staged_step(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    """The step of a cell that declares `stages` and `elementwise`, for its `step` to call."""
+    of_x, of_carry = cell.stages(params)
+    return cell.elementwise(carry, of_x(x), *of_carry)
 
 
 def size(cell: Any, field: str) -> int:

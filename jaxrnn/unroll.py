@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrnn import cell as contract
-from jaxrnn.methods import Method, Scan
+from jaxrnn.methods import Method, choose
 from jaxrnn.sequences import (
     Sequences,
     check_sequences,
@@ -48,7 +48,7 @@ def unroll(
         resets: bool `(*batch, T)`: an episode begins at t. Forwards, the carry before step t is
             `initial_carry(params)`; with `reverse`, the carry before step t − 1 is.
         reverse: from the last real step to the first. `ys[t]` still belongs to `xs[t]`.
-        method: how: `Loop()`, `Scan(…)`; None chooses.
+        method: how: `Staged(…)`, `Scan(…)`, `Loop()`; None chooses, by `jaxrnn.methods.choose`.
         key: None for no noise; one key, or one for each row, `(*batch,)`, or one for each step,
             `(*batch, T)`. Step t of row b uses `fold_in(fold_in(key, b), start + t)`.
         start: the index of `xs[0]` in a longer sequence that is fed in pieces.
@@ -62,7 +62,7 @@ def unroll(
     """
     options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
     sequences = check_sequences(cell, params, xs, start=start, **options)
-    return _run(cell, choose_method(method), bool(reverse), False, params, sequences)
+    return _run(cell, check_method(method), bool(reverse), False, params, sequences)
 
 
 def trajectory(
@@ -84,13 +84,13 @@ def trajectory(
     """
     options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
     sequences = check_sequences(cell, params, xs, start=start, **options)
-    return _run(cell, choose_method(method), bool(reverse), True, params, sequences)
+    return _run(cell, check_method(method), bool(reverse), True, params, sequences)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _run(
     cell: Any,
-    method: Method,
+    method: Method | None,
     reverse: bool,
     every: bool,
     params: PyTree,
@@ -118,25 +118,31 @@ def _run(
             key=keys,
         )
     else:
+        way = choose(cell, params, tuple(batch), steps) if method is None else method
 
         def one_sequence(carry, xs, length, resets, keys):
             moments = lower(xs, length, resets, keys, reverse)
             first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), moments)
             contract.check_step_keeps_carry(cell, params, carry, first.x, first.key)
-            return method(cell, params, carry, moments, reverse=reverse, every=every)
+            return way(cell, params, carry, moments, reverse=reverse, every=every)
 
+        # time goes first and the batch after it: what one step reads then lies side by side
+        time = len(batch)
+        xs, resets, keys = jax.tree.map(lambda a: jnp.moveaxis(a, time, 0), (xs, resets, keys))
         for _ in batch:
-            one_sequence = jax.vmap(one_sequence)
+            one_sequence = jax.vmap(one_sequence, (0, 1, 0, 1, 1), (1 if every else 0, 1))
         out, ys = one_sequence(carry, xs, lengths, resets, keys)
+        out = jax.tree.map(lambda a: jnp.moveaxis(a, 0, time), out) if every else out
+        ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, time), ys)
     if lengths is not None:
         ys = zero_padding(ys, lengths, steps)
     return out, ys
 
 
-def choose_method(method: Method | None) -> Method:
-    """The method itself, or the one that is best when none is named."""
+def check_method(method: Method | None) -> Method | None:
+    """Raises if `method` is not one that `jax.jit` can recognise."""
     if method is None:
-        return Scan()
+        return None
     if isinstance(method, type) or not callable(method):
         got = f"the class {method.__name__}" if isinstance(method, type) else repr(method)
         raise TypeError(f"method must be an object such as Scan() or Loop(), got {got}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Bidirectional, Elman, Loop, Readout, Residual, Scan, Stack
+from jaxrnn import GRU, LSTM, Bidirectional, Elman, Loop, Readout, Residual, Scan, Stack, Staged
 
 I, H = 3, 4
 
@@ -129,6 +129,9 @@ CELLS = {
 
 METHODS = {
     "loop": Loop(),
+    "staged": Staged(),
+    "staged-checkpoint": Staged(checkpoint=True),
+    "staged-ahead": Staged(ahead=True, unroll=2),
     "scan": Scan(),
     "scan-unroll-3": Scan(unroll=3),
     "scan-checkpoint": Scan(checkpoint=True),

@@ -14,7 +14,7 @@ ROOT = Path(jaxrnn.__file__).parent.parent
 
 # a module may import those of its own rank and of lower ones; of its own without a circle
 RANKS = [
-    ("jaxrnn.cell", "jaxrnn.initializers"),
+    ("jaxrnn.cell", "jaxrnn.dense", "jaxrnn.initializers"),
     ("jaxrnn.cells", "jaxrnn.methods"),
     ("jaxrnn.sizes", "jaxrnn.sequences"),
     ("jaxrnn.unroll",),

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrnn import cell as contract
-from jaxrnn.methods import Method, Moment
+from jaxrnn.methods import Method, Moment, choose
 from jaxrnn.methods.lowered import guarded_step
 from jaxrnn.sequences import Sequences, check_sequences, lower, sequence_shape
 from jaxrnn.sizes import flatten_carry
-from jaxrnn.unroll import choose_method
+from jaxrnn.unroll import check_method
 
 
 class Walk(NamedTuple):
@@ -56,7 +56,7 @@ def over_batch(
     method: Method | None,
 ) -> Any:
     """Calls `function(walk, *extra)` for every row; `extra` has the batch axes of xs."""
-    method = choose_method(method)
+    check_method(method)
 
     def one_sequence(sequence, extra):
         return function(_walk(cell, params, method, reverse, *sequence), *extra)
@@ -70,7 +70,7 @@ def over_batch(
 def _walk(
     cell: Any,
     params: PyTree,
-    method: Method,
+    method: Method | None,
     reverse: bool,
     xs: PyTree,
     carry: PyTree | None,
@@ -83,9 +83,10 @@ def _walk(
         moments = jax.tree.map(lambda leaf: leaf[::-1], moments)
     initial = jax.tree.map(jnp.asarray, cell.initial_carry(params))
     carry = initial if carry is None else carry
-    carries, ys = method(cell, params, carry, moments, reverse=False, every=True)
-    befores = jax.tree.map(lambda c, cs: jnp.concatenate([c[None], cs])[:-1], carry, carries)
     steps = jax.tree.leaves(xs)[0].shape[0]
+    way = choose(cell, params, (), steps) if method is None else method
+    carries, ys = way(cell, params, carry, moments, reverse=False, every=True)
+    befores = jax.tree.map(lambda c, cs: jnp.concatenate([c[None], cs])[:-1], carry, carries)
     count = jnp.asarray(steps if length is None else length, jnp.int32)
     return Walk(befores, moments, ys, initial, count)
 

@@ -1,4 +1,4 @@
-"""What cells made of gates share: stacked blocks, drawn, checked and applied."""
+"""What cells made of gates share: stacked blocks, drawn and checked."""
 
 from typing import Any, NamedTuple
 
@@ -36,16 +36,6 @@ def draw_blocks(cell: Any, gates: Gates, key: Array, dtype: DTypeLike, own: int 
         b_h = draw_gates(cell.recurrent_bias_initializer, k_b_h, gates, (H,), dtype)
         b_h = b_h if biases == 2 else b_h[-own:]
     return Blocks(W_x, W_h, b, b_h)
-
-
-def affine(
-    W: Float[Array, "gates H I"], v: Float[Array, " I"], b: Float[Array, "own H"] | None
-) -> Float[Array, "gates H"]:
-    """W v + b for every gate at once; a shorter `b` belongs to the last gates."""
-    product = W @ v
-    if b is None:
-        return product
-    return product + jnp.pad(b, ((len(product) - len(b), 0), (0, 0)))
 
 
 def check_sizes(cell: Any) -> None:

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrnn.cell import staged_step
 from jaxrnn.cells.blocks import check_sizes, draw_blocks
+from jaxrnn.dense import Dense, Map
 from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
 
 _GATES = (Gate("candidate"),)
@@ -102,17 +104,27 @@ class Elman:
             return params.initial
         return ElmanCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
 
-    def gates(self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]) -> ElmanGates:
-        """The pre-activation a_t."""
-        a = params.W_x @ x + params.W_h @ carry.h
-        for b in (params.b, params.b_h):
-            a = a if b is None else a + b
-        return ElmanGates(a)
+    def stages(self, params: ElmanParams) -> tuple[Dense, tuple[Dense]]:
+        """The dense maps of x and of h: one gate each."""
+        W_x, W_h, b, b_h = jax.tree.map(lambda a: a[None], params[:4])
+        return Dense(W_x, b), (Dense(W_h, b_h),)
+
+    def elementwise(
+        self, carry: ElmanCarry, from_x: tuple[Array, ...], of_h: Map
+    ) -> tuple[ElmanCarry, Float[Array, " H"]]:
+        """The step between the dense maps."""
+        phi = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
+        (a,) = of_h(carry.h, plus=from_x)
+        h = phi(a)
+        return ElmanCarry(h), h
 
     def step(
         self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]
     ) -> tuple[ElmanCarry, Float[Array, " H"]]:
         """One step for one example."""
-        phi = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
-        h = phi(self.gates(params, carry, x).pre_activation)
-        return ElmanCarry(h), h
+        return staged_step(self, params, carry, x)
+
+    def gates(self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]) -> ElmanGates:
+        """The pre-activation a_t."""
+        of_x, (of_h,) = self.stages(params)
+        return ElmanGates(*of_h(carry.h, plus=of_x(x)))

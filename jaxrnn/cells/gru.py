@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrnn.cells.blocks import affine, check_choice, check_sizes, draw_blocks
+from jaxrnn.cell import staged_step
+from jaxrnn.cells.blocks import check_choice, check_sizes, draw_blocks
+from jaxrnn.dense import Dense, Map
 from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
 
 
@@ -101,25 +103,44 @@ class GRU:
             return params.initial
         return GRUCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
 
-    def gates(self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]) -> GRUGates:
-        """The values of the two gates and the candidate."""
+    def stages(self, params: GRUParams) -> tuple[Dense, tuple[Dense, ...]]:
+        """The dense maps of x and of the carry: of h, or of h and of r ⊙ h."""
         _, U, _, b_h, _ = params
-        h = carry.h
-        x_r, x_z, x_n = affine(params.W_x, x, params.b)
+        of_x = Dense(params.W_x, params.b)
         if self.reset == "after":
-            h_r, h_z, h_n = affine(U, h, b_h)
-            r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
-            return GRUGates(r, z, jnp.tanh(x_n + r * h_n))
-        h_r, h_z = affine(U[:2], h, None if b_h is None else b_h[:2])
-        r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
-        (h_n,) = affine(U[2:], r * h, None if b_h is None else b_h[2:])
-        return GRUGates(r, z, jnp.tanh(x_n + h_n))
+            return of_x, (Dense(U, b_h),)
+        b_rz, b_n = (None, None) if b_h is None else (b_h[:2], b_h[2:])
+        return of_x, (Dense(U[:2], b_rz), Dense(U[2:], b_n))
+
+    def elementwise(
+        self, carry: GRUCarry, from_x: tuple[Array, ...], *of_carry: Map
+    ) -> tuple[GRUCarry, Float[Array, " H"]]:
+        """The step between the dense maps."""
+        _, z, n = self._gates(carry, from_x, *of_carry)
+        h = carry.h
+        h = (1 - z) * h + z * n if self.update_weighs == "new" else z * h + (1 - z) * n
+        return GRUCarry(h), h
 
     def step(
         self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]
     ) -> tuple[GRUCarry, Float[Array, " H"]]:
         """One step for one example."""
-        _, z, n = self.gates(params, carry, x)
-        h = carry.h
-        h = (1 - z) * h + z * n if self.update_weighs == "new" else z * h + (1 - z) * n
-        return GRUCarry(h), h
+        return staged_step(self, params, carry, x)
+
+    def gates(self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]) -> GRUGates:
+        """The values of the two gates and the candidate."""
+        of_x, of_carry = self.stages(params)
+        return self._gates(carry, of_x(x), *of_carry)
+
+    def _gates(self, carry: GRUCarry, from_x: tuple[Array, ...], *of_carry: Map) -> GRUGates:
+        x_r, x_z, x_n = from_x
+        if self.reset == "after":
+            (of_h,) = of_carry
+            a_r, a_z, h_n = of_h(carry.h, plus=(x_r, x_z, None))
+            r, z = jax.nn.sigmoid(a_r), jax.nn.sigmoid(a_z)
+            return GRUGates(r, z, jnp.tanh(x_n + r * h_n))
+        of_h, of_rh = of_carry
+        a_r, a_z = of_h(carry.h, plus=(x_r, x_z))
+        r, z = jax.nn.sigmoid(a_r), jax.nn.sigmoid(a_z)
+        (a_n,) = of_rh(r * carry.h, plus=(x_n,))
+        return GRUGates(r, z, jnp.tanh(a_n))

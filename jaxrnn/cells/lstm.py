@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrnn.cells.blocks import affine, check_sizes, draw_blocks
+from jaxrnn.cell import staged_step
+from jaxrnn.cells.blocks import check_sizes, draw_blocks
+from jaxrnn.dense import Dense, Map
 from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
 
 _GATES = (Gate("input", writes=+1), Gate("forget", keeps=+1), Gate("candidate"), Gate("output"))
@@ -87,17 +89,31 @@ class LSTM:
         zeros = jnp.zeros(self.hidden_size, params.W_h.dtype)
         return LSTMCarry(zeros, zeros)
 
-    def gates(self, params: LSTMParams, carry: LSTMCarry, x: Float[Array, " I"]) -> LSTMGates:
-        """The values of the three gates and the candidate."""
-        a = affine(params.W_x, x, params.b) + affine(params.W_h, carry.h, params.b_h)
-        i, f, g, o = a
-        return LSTMGates(jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o))
+    def stages(self, params: LSTMParams) -> tuple[Dense, tuple[Dense]]:
+        """The dense maps of x and of h, all four gates at once."""
+        return Dense(params.W_x, params.b), (Dense(params.W_h, params.b_h),)
+
+    def elementwise(
+        self, carry: LSTMCarry, from_x: tuple[Array, ...], of_h: Map
+    ) -> tuple[LSTMCarry, Float[Array, " H"]]:
+        """The step between the dense maps."""
+        i, f, g, o = _activate(of_h(carry.h, plus=from_x))
+        c = f * carry.c + i * g
+        h = o * jnp.tanh(c)
+        return LSTMCarry(h, c), h
 
     def step(
         self, params: LSTMParams, carry: LSTMCarry, x: Float[Array, " I"]
     ) -> tuple[LSTMCarry, Float[Array, " H"]]:
         """One step for one example."""
-        i, f, g, o = self.gates(params, carry, x)
-        c = f * carry.c + i * g
-        h = o * jnp.tanh(c)
-        return LSTMCarry(h, c), h
+        return staged_step(self, params, carry, x)
+
+    def gates(self, params: LSTMParams, carry: LSTMCarry, x: Float[Array, " I"]) -> LSTMGates:
+        """The values of the three gates and the candidate."""
+        of_x, (of_h,) = self.stages(params)
+        return _activate(of_h(carry.h, plus=of_x(x)))
+
+
+def _activate(a: tuple[Array, ...]) -> LSTMGates:
+    i, f, g, o = a
+    return LSTMGates(jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o))

@@ -29,14 +29,7 @@ class Scan:
     checkpoint: bool | int = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.unroll, bool) or not isinstance(self.unroll, int) or self.unroll < 1:
-            raise ValueError(f"Scan: unroll must be an int of at least 1, got {self.unroll!r}")
-        segments = self.checkpoint
-        # 1 == True in Python: jit would take a Scan(checkpoint=1) for a Scan(checkpoint=True)
-        if not isinstance(segments, bool) and (not isinstance(segments, int) or segments < 2):
-            raise ValueError(
-                f"Scan: checkpoint must be False, True or an int of at least 2, got {segments!r}"
-            )
+        check_options(self)
 
     def __call__(
         self,
@@ -62,32 +55,46 @@ class Scan:
         if self.checkpoint is False and steps < _LONG:
             carry, out = scan(carry, moments)
         else:
-            carry, out = self._in_segments(scan, carry, moments, reverse)
+            # also without checkpoints: gradients of params, which scan adds up step by step, are
+            # added up segment by segment, and in float32 lose some √T rounding errors, not T
+            carry, out = in_segments(scan, carry, moments, reverse, self.checkpoint)
         return out if every else (carry, out)
 
-    def _in_segments(
-        self, scan: Callable, carry: PyTree, moments: Moment, reverse: bool
-    ) -> tuple[PyTree, PyTree]:
-        steps = jax.tree.leaves(moments)[0].shape[0]
-        # also without checkpoints: gradients of params, which scan adds up step by step, are added
-        # up segment by segment, and in float32 lose some √T rounding errors in place of T
-        length = int(self.checkpoint) if self.checkpoint > 1 else _about_the_root(steps)
-        length = max(1, min(length, steps))
-        count = steps // length
-        # the steps left over come last in the order in which time is walked
-        cut = steps - count * length if reverse else count * length
-        first = jax.tree.map(lambda a: a[:cut], moments)
-        second = jax.tree.map(lambda a: a[cut:], moments)
-        whole, rest = (second, first) if reverse else (first, second)
-        segments = jax.tree.map(lambda a: a.reshape(count, length, *a.shape[1:]), whole)
-        segment = scan if self.checkpoint is False else jax.checkpoint(scan, prevent_cse=False)
-        carry, out = jax.lax.scan(segment, carry, segments, reverse=reverse)
-        out = jax.tree.map(lambda a: a.reshape(count * length, *a.shape[2:]), out)
-        if steps == count * length:
-            return carry, out
-        carry, tail = segment(carry, rest)
-        parts = (tail, out) if reverse else (out, tail)
-        return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
+
+def check_options(method: Any) -> None:
+    """Raises if `unroll` or `checkpoint` of a method makes no sense."""
+    name, unroll, checkpoint = type(method).__name__, method.unroll, method.checkpoint
+    if isinstance(unroll, bool) or not isinstance(unroll, int) or unroll < 1:
+        raise ValueError(f"{name}: unroll must be an int of at least 1, got {unroll!r}")
+    # 1 == True in Python: jit would take a Scan(checkpoint=1) for a Scan(checkpoint=True)
+    if not isinstance(checkpoint, bool) and (not isinstance(checkpoint, int) or checkpoint < 2):
+        raise ValueError(
+            f"{name}: checkpoint must be False, True or an int of at least 2, got {checkpoint!r}"
+        )
+
+
+def in_segments(
+    walk: Callable, carry: PyTree, moments: Moment, reverse: bool, checkpoint: bool | int
+) -> tuple[PyTree, PyTree]:
+    """`walk(carry, moments) -> (carry, out)` over one segment of a sequence after the other."""
+    steps = jax.tree.leaves(moments)[0].shape[0]
+    length = int(checkpoint) if checkpoint > 1 else _about_the_root(steps)
+    length = max(1, min(length, steps))
+    count = steps // length
+    # the steps left over come last in the order in which time is walked
+    cut = steps - count * length if reverse else count * length
+    first = jax.tree.map(lambda a: a[:cut], moments)
+    second = jax.tree.map(lambda a: a[cut:], moments)
+    whole, rest = (second, first) if reverse else (first, second)
+    segments = jax.tree.map(lambda a: a.reshape(count, length, *a.shape[1:]), whole)
+    segment = walk if checkpoint is False else jax.checkpoint(walk, prevent_cse=False)
+    carry, out = jax.lax.scan(segment, carry, segments, reverse=reverse)
+    out = jax.tree.map(lambda a: a.reshape(count * length, *a.shape[2:]), out)
+    if steps == count * length:
+        return carry, out
+    carry, tail = segment(carry, rest)
+    parts = (tail, out) if reverse else (out, tail)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
 
 
 def _about_the_root(steps: int) -> int:

@@ -1,0 +1,479 @@
+"""The fast way through time, for cells that declare their `stages`.
+
+Forwards it is the scan. Its derivative is taken by hand, once for all such cells: with the maps of
+the carry U_k, what they read v_k and what they give s_k = U_k v_k + …, a step is element-wise but
+for these products, so its tangent is
+
+    δs_k,t = U_k δv_k,t + e_k,t        e_k,t = δW x_t + W δx_t + δU_k v_k,t + δb
+    δv_k,t, δcarry_t  = element-wise, linear in δcarry_{t-1} and in the δs
+
+Everything in e needs no carry and is had for all steps at once in large products; what is scanned
+is this linear recurrence alone. JAX transposes it to a backward pass whose weight gradients are
+again one large product each. Being a `custom_jvp`, it leaves every other derivative exact.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, PyTree
+
+from jaxrnn.cell import is_random
+from jaxrnn.dense import Dense, add_gates, multiply
+from jaxrnn.methods.lowered import Moment, select
+from jaxrnn.methods.scan import Scan, check_options, in_segments
+
+# what is worth keeping for the backward pass: the rest follows from it by a few multiplications
+_DEAR = (
+    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf erf_inv erfc exp exp2 expm1 lgamma "
+    "log log1p logistic pow rsqrt sin sinh sqrt tan tanh"
+)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """Step after step, with everything that needs no carry done for all steps at once.
+
+    Serves cells that declare `stages` (see `jaxrnn.cell`); any other cell, one that draws noise
+    and one that closes over a traced array go through `Scan` with the same options.
+
+    unroll, checkpoint: as for `Scan`.
+    ahead: whether W_x x is computed for all steps before the first. Faster as long as the result,
+        (B, T, gates · H), fits into the processor's cache, slower beyond.
+    compute_dtype: what the factors of matrix products are rounded to, e.g. jnp.bfloat16; sums,
+        carry and gradients stay in the dtype of params.
+    """
+
+    unroll: int = 1
+    checkpoint: bool | int = False
+    ahead: bool = False
+    compute_dtype: Any = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.compute_dtype is not None:
+            # by name, so that jnp.bfloat16 and "bfloat16" are one method
+            object.__setattr__(self, "compute_dtype", jnp.dtype(self.compute_dtype).name)
+
+    def __call__(
+        self,
+        cell: Any,
+        params: PyTree,
+        carry: PyTree,
+        moments: Moment,
+        *,
+        reverse: bool,
+        every: bool,
+    ) -> tuple[PyTree, PyTree]:
+        """Carries the unroll out; see `Method`."""
+        if not serves(cell, params, carry):
+            plain = Scan(self.unroll, self.checkpoint)
+            return plain(cell, params, carry, moments, reverse=reverse, every=every)
+        initial = None if moments.fresh is None else cell.initial_carry(params)
+        maps = cell.stages(params)
+        run = _differentiable(_Walk(cell, self, _find_routes(cell, maps, carry), reverse, every))
+
+        def walk(carry: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
+            x, real, fresh, _ = moments
+            return run(maps, initial, carry, x, real, fresh)
+
+        if self.checkpoint is False:
+            carry, out = walk(carry, moments)
+        else:
+            carry, out = in_segments(walk, carry, moments, reverse, self.checkpoint)
+        return out if every else (carry, out)
+
+
+def serves(cell: Any, params: PyTree, carry: PyTree) -> bool:
+    """Whether `Staged` takes the cell by its stages."""
+    if is_random(cell) or not (hasattr(cell, "stages") and hasattr(cell, "elementwise")):
+        return False
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(carry)):
+        return False
+    maps = cell.stages(params)
+    # a custom rule cannot see what a function closes over: leave that to the scan
+    closed = jax.make_jaxpr(functools.partial(_pieces, cell))(carry, *_shapes(maps))
+    return not any(isinstance(constant, Tracer) for constant in closed.consts)
+
+
+class _Routes(NamedTuple):
+    """Where the gates of x go; static.
+
+    into: for each map of the carry, for each of its gates, the gate of x that is added to it.
+    direct: the gates of x that the element-wise part reads itself.
+    """
+
+    into: tuple[tuple[int | None, ...], ...]
+    direct: tuple[int, ...]
+
+
+class _Walk(NamedTuple):
+    """What a walk through time depends on besides arrays; static."""
+
+    cell: Any
+    method: Staged
+    routes: _Routes
+    reverse: bool
+    every: bool
+
+    def scan(self, body: Any, carry: PyTree, xs: PyTree, steps: int) -> tuple[PyTree, PyTree]:
+        """`jax.lax.scan` in the direction of the walk."""
+        method = self.method
+        return jax.lax.scan(body, carry, xs, steps, reverse=self.reverse, unroll=method.unroll)
+
+    def times(self, v: Array, W: Array) -> Array:
+        """v W at the precision of the method."""
+        return multiply(v, W, self.method.compute_dtype)
+
+
+class _Given(NamedTuple):
+    """What one step of a walk is given besides the carry."""
+
+    x: Any
+    real: Array | None
+    fresh: Array | None
+
+
+def _differentiable(walk: _Walk) -> Any:
+    run = jax.custom_jvp(functools.partial(_forwards, walk))
+    run.defjvp(functools.partial(_tangents, walk), symbolic_zeros=True)
+    return run
+
+
+# ---- the step in pieces
+
+
+def _pieces(
+    cell: Any, carry: PyTree, from_x: tuple, sums: tuple, upto: int | None = None
+) -> PyTree:
+    """The element-wise part alone, what the maps of the carry give being given.
+
+    Returns (carry, y); with `upto` = k, what the k-th map reads, in place of both.
+    """
+    reads = []
+
+    def stand_in(k: int) -> Any:
+        def of_carry(v: Array, plus: tuple | None = None) -> tuple[Array, ...]:
+            reads.append(v)
+            # gates of x that are added to a sum are in it already; see _find_routes
+            rest = tuple(None if _is_in(p, from_x) else p for p in plus or ())
+            return add_gates(sums[k], rest or None)
+
+        return of_carry
+
+    out = cell.elementwise(carry, from_x, *(stand_in(k) for k in range(len(sums))))
+    return out if upto is None else reads[upto]
+
+
+def _is_in(array: Array | None, arrays: tuple) -> bool:
+    return any(array is other for other in arrays)
+
+
+def _shapes(maps: tuple[Dense, tuple[Dense, ...]]) -> tuple[tuple, tuple]:
+    """Shapes of what the map of x and the maps of the carry give, gate by gate."""
+    of_x, of_carry = maps
+
+    def gates(dense: Dense) -> tuple:
+        count, size, _ = dense.W.shape
+        return (jax.ShapeDtypeStruct((size,), dense.W.dtype),) * count
+
+    return gates(of_x), tuple(gates(dense) for dense in of_carry)
+
+
+def _find_routes(cell: Any, maps: tuple[Dense, tuple[Dense, ...]], carry: PyTree) -> _Routes:
+    into: list[tuple[int | None, ...]] = []
+
+    def spy(carry: PyTree, from_x: tuple, sums: tuple) -> PyTree:
+        def find(p: Array | None) -> int | None:
+            return next((g for g, a in enumerate(from_x) if a is p), None)
+
+        def stand_in(k: int) -> Any:
+            def of_carry(v: Array, plus: tuple | None = None) -> tuple[Array, ...]:
+                if len(into) != k:
+                    raise ValueError(
+                        f"{type(cell).__name__}.elementwise called its maps of the carry out of "
+                        "order or more than once: call each once, in the order of `stages`"
+                    )
+                into.append(tuple(map(find, plus or (None,) * len(sums[k]))))
+                return sums[k]
+
+            return of_carry
+
+        return cell.elementwise(carry, from_x, *(stand_in(k) for k in range(len(sums))))
+
+    jax.eval_shape(spy, carry, *_shapes(maps))
+    if len(into) != len(maps[1]):
+        raise ValueError(
+            f"{type(cell).__name__}.elementwise called {len(into)} of the {len(maps[1])} maps of "
+            "the carry that `stages` declares: call each once, in that order"
+        )
+    jaxpr = jax.make_jaxpr(functools.partial(_pieces, cell))(carry, *_shapes(maps)).jaxpr
+    first = len(jax.tree.leaves(carry))
+    of_x = jaxpr.invars[first : first + len(_shapes(maps)[0])]
+    used = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
+    return _Routes(tuple(into), tuple(g for g, v in enumerate(of_x) if id(v) in used))
+
+
+def _cut(sums: Array, gates: int) -> tuple[Array, ...]:
+    # one operation, whose transpose is one concatenation
+    return tuple(jax.lax.split(sums, (len(sums) // gates,) * gates))
+
+
+def _columns(W: Array) -> Array:
+    """All gates of a map as columns of one matrix, (K, gates · H)."""
+    return W.reshape(-1, W.shape[-1]).T
+
+
+# ---- forwards
+
+
+def _prepare(walk: _Walk, maps: tuple[Dense, tuple[Dense, ...]], xs: PyTree) -> tuple[Any, Any]:
+    """A function that gives the gates of x from one entry of a sequence, and that sequence."""
+    of_x, _ = maps
+    gates = of_x.W.shape[0]
+    W, b = _columns(of_x.W), of_x.b
+    if not walk.method.ahead:
+        return (lambda x: _add_biases(_cut(walk.times(x, W), gates), b)), xs
+    # one array for each gate: slicing them off a slice in the loop costs more than the product
+    each = tuple(walk.times(xs, w) for w in jnp.split(W, gates, axis=1))
+    return (lambda x: x), _add_biases(each, b)
+
+
+def _add_biases(gates: tuple[Array, ...], b: Array | None) -> tuple[Array, ...]:
+    if b is None:
+        return gates
+    without = len(gates) - len(b)
+    return gates[:without] + tuple(g + row for g, row in zip(gates[without:], b, strict=True))
+
+
+def _forwards(
+    walk: _Walk,
+    maps: tuple[Dense, tuple[Dense, ...]],
+    initial: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    real: Array | None,
+    fresh: Array | None,
+) -> tuple[PyTree, PyTree]:
+    steps = len(xs)
+    gates_of_x, xs = _prepare(walk, maps, xs)
+    matrices = [_columns(dense.W) for dense in maps[1]]
+
+    def body(carry: PyTree, given: _Given) -> tuple[PyTree, PyTree]:
+        def of_carry(U: Array, dense: Dense) -> Any:
+            def apply(v: Array, plus: tuple | None = None) -> tuple[Array, ...]:
+                sums = _cut(walk.times(v, U), dense.W.shape[0])
+                return add_gates(_add_biases(sums, dense.b), plus)
+
+            return apply
+
+        start = carry if given.fresh is None else select(given.fresh, initial, carry)
+        applied = [of_carry(U, dense) for U, dense in zip(matrices, maps[1], strict=True)]
+        after, y = walk.cell.elementwise(start, gates_of_x(given.x), *applied)
+        after = after if given.real is None else select(given.real, after, carry)
+        return after, (after, y) if walk.every else y
+
+    return walk.scan(body, carry, _Given(xs, real, fresh), steps)
+
+
+# ---- the tangent
+
+
+class _Kept(NamedTuple):
+    """What the tangent of a walk needs of each step.
+
+    reads: what each map of the carry was applied to.
+    partials: the element-wise derivatives, for each map and for the end of the step.
+    """
+
+    reads: tuple[Array, ...]
+    partials: tuple[Any, ...]
+
+
+def _tangents(walk: _Walk, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    maps, initial, carry, xs, real, fresh = primals
+    d_maps, d_initial, d_carry, d_xs, _, _ = tangents
+    (end, out), reads, partials, linear = _forwards_keeping(walk, *primals)
+    into, direct = _inhomogeneous(walk, maps, xs, reads, d_maps, d_xs)
+    matrices = [dense.W.reshape(-1, dense.W.shape[-1]) for dense in maps[1]]
+    d_carry, d_initial = _instantiate(carry, d_carry), _instantiate(initial, d_initial)
+    shapes_x, shapes = _shapes(maps)
+
+    def body(d_carry: PyTree, given: tuple) -> tuple[PyTree, PyTree]:
+        real, fresh, into, direct, partials = given
+        d_start = d_carry if fresh is None else select(fresh, d_initial, d_carry)
+        d_x = list(_zeros(shapes_x))
+        for (first, last), gates in zip(_stretches(walk.routes.direct), direct, strict=True):
+            if gates is not None:
+                d_x[first:last] = _cut(gates, last - first)
+        d_sums = [_zeros(gates) for gates in shapes]
+        for k, U in enumerate(matrices):
+            d_read = linear[k](d_start, tuple(d_x), tuple(d_sums), *partials[k])
+            # by rows of U, so that the transpose multiplies by U as it lies in memory
+            product = _by_rows(walk, d_read, U)
+            d_sums[k] = add_gates(_cut(product, len(shapes[k])), _by_gates(walk, k, into[k]))
+        d_after, d_y = linear[-1](d_start, tuple(d_x), tuple(d_sums), *partials[-1])
+        d_after = d_after if real is None else select(real, d_after, d_carry)
+        return d_after, (d_after, d_y) if walk.every else d_y
+
+    d_end, d_out = walk.scan(body, d_carry, (real, fresh, into, direct, partials), len(xs))
+    return (end, out), (d_end, d_out)
+
+
+def _by_gates(walk: _Walk, k: int, runs: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    gates: list[Array | None] = []
+    for (first, last, _), run in zip(_runs(walk.routes.into[k]), runs, strict=True):
+        count = last - first
+        gates += [None] * count if run is None else _cut(run, count)
+    return tuple(gates)
+
+
+def _zeros(shapes: tuple) -> tuple[Array, ...]:
+    return tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
+
+
+def _by_rows(walk: _Walk, v: Array, U: Array) -> Array:
+    dtype = walk.method.compute_dtype
+    left, right = (v, U) if dtype is None else (v.astype(dtype), U.astype(dtype))
+    return jax.lax.dot_general(
+        left, right, (((0,), (1,)), ((), ())), preferred_element_type=v.dtype
+    )
+
+
+def _forwards_keeping(
+    walk: _Walk,
+    maps: tuple[Dense, tuple[Dense, ...]],
+    initial: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    real: Array | None,
+    fresh: Array | None,
+) -> tuple[Any, tuple[Array, ...], tuple[Any, ...], list[Any]]:
+    """Like `_forwards`, and returns what the tangent needs: reads, partials, and linear maps."""
+    steps = len(xs)
+    gates_of_x, xs = _prepare(walk, maps, xs)
+    matrices = [_columns(dense.W) for dense in maps[1]]
+    _, shapes = _shapes(maps)
+    linear: list[Any] = []
+
+    def keep(k: int | None, *at: PyTree) -> tuple[Any, Any]:
+        # the derivative of a piece, as a function and the numbers that it takes from this step
+        piece = functools.partial(_pieces, walk.cell, upto=k)
+        piece = jax.checkpoint(piece, policy=_is_dear, prevent_cse=False)
+        out, derivative = jax.linearize(piece, *at)
+        derivative, numbers = jax.closure_convert(derivative, *jax.tree.map(jnp.zeros_like, at))
+        linear.append(derivative)
+        return out, tuple(numbers)
+
+    def body(carry: PyTree, given: _Given) -> tuple[PyTree, PyTree]:
+        linear.clear()
+        start = carry if given.fresh is None else select(given.fresh, initial, carry)
+        from_x = gates_of_x(given.x)
+        sums = [_zeros(gates) for gates in shapes]
+        reads, partials = [], []
+        for k, (U, dense) in enumerate(zip(matrices, maps[1], strict=True)):
+            v, numbers = keep(k, start, from_x, tuple(sums))
+            gates = _add_biases(_cut(walk.times(v, U), len(shapes[k])), dense.b)
+            plus = tuple(None if g is None else from_x[g] for g in walk.routes.into[k])
+            sums[k] = add_gates(gates, plus)
+            reads.append(v)
+            partials.append(numbers)
+        (after, y), numbers = keep(None, start, from_x, tuple(sums))
+        after = after if given.real is None else select(given.real, after, carry)
+        kept = _Kept(tuple(reads), (*partials, numbers))
+        return after, ((after, y) if walk.every else y, kept)
+
+    end, (out, kept) = walk.scan(body, carry, _Given(xs, real, fresh), steps)
+    return (end, out), kept.reads, kept.partials, linear
+
+
+def _is_dear(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in _DEAR.split()
+
+
+def _inhomogeneous(
+    walk: _Walk,
+    maps: tuple[Dense, tuple[Dense, ...]],
+    xs: Array,
+    reads: tuple[Array, ...],
+    d_maps: tuple[Dense, tuple[Dense, ...]],
+    d_xs: Any,
+) -> tuple[tuple, tuple]:
+    """e_k for each map of the carry, and the tangents of gates of x that are read directly.
+
+    One array for each run of gates, (T, gates · H), or None if it is zero.
+    """
+    (of_x, of_carry), (d_of_x, d_of_carry) = maps, d_maps
+
+    def from_x(first: int, last: int) -> list[Array]:
+        return [
+            *_affine(walk, xs, of_x, d_of_x, first, last),
+            *([] if _is_zero(d_xs) else [walk.times(d_xs, _columns(of_x.W[first:last]))]),
+        ]
+
+    into = []
+    for k, route in enumerate(walk.routes.into):
+        runs = []
+        for first, last, start in _runs(route):
+            terms = _affine(walk, reads[k], of_carry[k], d_of_carry[k], first, last)
+            if start is not None:
+                terms += from_x(start, start + last - first)
+            runs.append(_sum(terms))
+        into.append(tuple(runs))
+    direct = [_sum(from_x(first, last)) for first, last in _stretches(walk.routes.direct)]
+    return tuple(into), tuple(direct)
+
+
+def _affine(
+    walk: _Walk, vs: Array, dense: Dense, d_dense: Dense, first: int, last: int
+) -> list[Array]:
+    """δW v + δb at all steps, for gates first … last − 1; what is zero is left out."""
+    terms = []
+    if not _is_zero(d_dense.W):
+        terms.append(walk.times(vs, _columns(d_dense.W[first:last])))
+    if not (d_dense.b is None or _is_zero(d_dense.b)):
+        d_b = jnp.pad(d_dense.b, ((len(dense.W) - len(d_dense.b), 0), (0, 0)))
+        # a product, so that the transpose adds up over time in blocks and not one by one
+        terms.append(jnp.ones((len(vs), 1), vs.dtype) @ d_b[first:last].reshape(1, -1))
+    return terms
+
+
+def _sum(terms: list[Array]) -> Array | None:
+    return functools.reduce(jnp.add, terms) if terms else None
+
+
+def _is_zero(tangent: Any) -> bool:
+    return isinstance(tangent, SymbolicZero)
+
+
+def _instantiate(primals: PyTree, tangents: PyTree) -> PyTree:
+    return jax.tree.map(lambda p, t: jnp.zeros_like(p) if _is_zero(t) else t, primals, tangents)
+
+
+def _runs(route: tuple[int | None, ...]) -> list[tuple[int, int, int | None]]:
+    """Runs (first, last, start) of gates to which gates start, start + 1, … of x are added."""
+    runs: list[tuple[int, int, int | None]] = []
+    for j, g in enumerate(route):
+        if runs:
+            first, last, start = runs[-1]
+            if g == (None if start is None else start + last - first):
+                runs[-1] = (first, j + 1, start)
+                continue
+        runs.append((j, j + 1, g))
+    return runs
+
+
+def _stretches(gates: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Consecutive numbers as (first, last)."""
+    stretches: list[tuple[int, int]] = []
+    for g in gates:
+        if stretches and stretches[-1][1] == g:
+            stretches[-1] = (stretches[-1][0], g + 1)
+        else:
+            stretches.append((g, g + 1))
+    return stretches
