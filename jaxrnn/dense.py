@@ -41,6 +41,8 @@ def add_gates(gates: tuple[Array, ...], plus: tuple[Array | None, ...] | None) -
     """gates + plus, where there is one."""
     if plus is None:
         return gates
+    if len(plus) != len(gates):
+        raise ValueError(f"got plus for {len(plus)} gates, expected {len(gates)}, one for each")
     return tuple(g if p is None else g + p for g, p in zip(gates, plus, strict=True))
 
 

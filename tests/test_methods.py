@@ -25,6 +25,8 @@ def test_checkpoint_takes_memory_of_the_order_of_the_root_of_t():
     assert plain[1] > 14 * plain[0]
     assert root[1] < 8 * root[0]
     assert root[1] < plain[1] / 10
+    staged = jaxrnn.Staged(checkpoint=True)
+    assert _temporary_bytes(4096, staged) < 8 * _temporary_bytes(256, staged)
 
 
 def test_the_program_does_not_grow_with_t():

@@ -18,14 +18,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
-from jaxrnn.cell import is_random
 from jaxrnn.dense import Dense, add_gates, multiply
 from jaxrnn.methods.lowered import Moment, select
 from jaxrnn.methods.scan import Scan, check_options, in_segments
+from jaxrnn.methods.stages import (
+    Routes,
+    elementwise_part,
+    find_routes,
+    gate_shapes,
+    runs_of,
+    stretches_of,
+)
 
 # what is worth keeping for the backward pass: the rest follows from it by a few multiplications
 _DEAR = (
@@ -71,12 +77,13 @@ class Staged:
         every: bool,
     ) -> tuple[PyTree, PyTree]:
         """Carries the unroll out; see `Method`."""
-        if not serves(cell, params, carry):
+        routes = find_routes(cell, params, carry)
+        if routes is None:
             plain = Scan(self.unroll, self.checkpoint)
             return plain(cell, params, carry, moments, reverse=reverse, every=every)
         initial = None if moments.fresh is None else cell.initial_carry(params)
         maps = cell.stages(params)
-        run = _differentiable(_Walk(cell, self, _find_routes(cell, maps, carry), reverse, every))
+        run = _differentiable(_Walk(cell, self, routes, reverse, every))
 
         def walk(carry: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
             x, real, fresh, _ = moments
@@ -89,35 +96,12 @@ class Staged:
         return out if every else (carry, out)
 
 
-def serves(cell: Any, params: PyTree, carry: PyTree) -> bool:
-    """Whether `Staged` takes the cell by its stages."""
-    if is_random(cell) or not (hasattr(cell, "stages") and hasattr(cell, "elementwise")):
-        return False
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(carry)):
-        return False
-    maps = cell.stages(params)
-    # a custom rule cannot see what a function closes over: leave that to the scan
-    closed = jax.make_jaxpr(functools.partial(_pieces, cell))(carry, *_shapes(maps))
-    return not any(isinstance(constant, Tracer) for constant in closed.consts)
-
-
-class _Routes(NamedTuple):
-    """Where the gates of x go; static.
-
-    into: for each map of the carry, for each of its gates, the gate of x that is added to it.
-    direct: the gates of x that the element-wise part reads itself.
-    """
-
-    into: tuple[tuple[int | None, ...], ...]
-    direct: tuple[int, ...]
-
-
 class _Walk(NamedTuple):
     """What a walk through time depends on besides arrays; static."""
 
     cell: Any
     method: Staged
-    routes: _Routes
+    routes: Routes
     reverse: bool
     every: bool
 
@@ -143,80 +127,6 @@ def _differentiable(walk: _Walk) -> Any:
     run = jax.custom_jvp(functools.partial(_forwards, walk))
     run.defjvp(functools.partial(_tangents, walk), symbolic_zeros=True)
     return run
-
-
-# ---- the step in pieces
-
-
-def _pieces(
-    cell: Any, carry: PyTree, from_x: tuple, sums: tuple, upto: int | None = None
-) -> PyTree:
-    """The element-wise part alone, what the maps of the carry give being given.
-
-    Returns (carry, y); with `upto` = k, what the k-th map reads, in place of both.
-    """
-    reads = []
-
-    def stand_in(k: int) -> Any:
-        def of_carry(v: Array, plus: tuple | None = None) -> tuple[Array, ...]:
-            reads.append(v)
-            # gates of x that are added to a sum are in it already; see _find_routes
-            rest = tuple(None if _is_in(p, from_x) else p for p in plus or ())
-            return add_gates(sums[k], rest or None)
-
-        return of_carry
-
-    out = cell.elementwise(carry, from_x, *(stand_in(k) for k in range(len(sums))))
-    return out if upto is None else reads[upto]
-
-
-def _is_in(array: Array | None, arrays: tuple) -> bool:
-    return any(array is other for other in arrays)
-
-
-def _shapes(maps: tuple[Dense, tuple[Dense, ...]]) -> tuple[tuple, tuple]:
-    """Shapes of what the map of x and the maps of the carry give, gate by gate."""
-    of_x, of_carry = maps
-
-    def gates(dense: Dense) -> tuple:
-        count, size, _ = dense.W.shape
-        return (jax.ShapeDtypeStruct((size,), dense.W.dtype),) * count
-
-    return gates(of_x), tuple(gates(dense) for dense in of_carry)
-
-
-def _find_routes(cell: Any, maps: tuple[Dense, tuple[Dense, ...]], carry: PyTree) -> _Routes:
-    into: list[tuple[int | None, ...]] = []
-
-    def spy(carry: PyTree, from_x: tuple, sums: tuple) -> PyTree:
-        def find(p: Array | None) -> int | None:
-            return next((g for g, a in enumerate(from_x) if a is p), None)
-
-        def stand_in(k: int) -> Any:
-            def of_carry(v: Array, plus: tuple | None = None) -> tuple[Array, ...]:
-                if len(into) != k:
-                    raise ValueError(
-                        f"{type(cell).__name__}.elementwise called its maps of the carry out of "
-                        "order or more than once: call each once, in the order of `stages`"
-                    )
-                into.append(tuple(map(find, plus or (None,) * len(sums[k]))))
-                return sums[k]
-
-            return of_carry
-
-        return cell.elementwise(carry, from_x, *(stand_in(k) for k in range(len(sums))))
-
-    jax.eval_shape(spy, carry, *_shapes(maps))
-    if len(into) != len(maps[1]):
-        raise ValueError(
-            f"{type(cell).__name__}.elementwise called {len(into)} of the {len(maps[1])} maps of "
-            "the carry that `stages` declares: call each once, in that order"
-        )
-    jaxpr = jax.make_jaxpr(functools.partial(_pieces, cell))(carry, *_shapes(maps)).jaxpr
-    first = len(jax.tree.leaves(carry))
-    of_x = jaxpr.invars[first : first + len(_shapes(maps)[0])]
-    used = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
-    return _Routes(tuple(into), tuple(g for g, v in enumerate(of_x) if id(v) in used))
 
 
 def _cut(sums: Array, gates: int) -> tuple[Array, ...]:
@@ -302,13 +212,13 @@ def _tangents(walk: _Walk, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     into, direct = _inhomogeneous(walk, maps, xs, reads, d_maps, d_xs)
     matrices = [dense.W.reshape(-1, dense.W.shape[-1]) for dense in maps[1]]
     d_carry, d_initial = _instantiate(carry, d_carry), _instantiate(initial, d_initial)
-    shapes_x, shapes = _shapes(maps)
+    shapes_x, shapes = gate_shapes(maps)
 
     def body(d_carry: PyTree, given: tuple) -> tuple[PyTree, PyTree]:
         real, fresh, into, direct, partials = given
         d_start = d_carry if fresh is None else select(fresh, d_initial, d_carry)
         d_x = list(_zeros(shapes_x))
-        for (first, last), gates in zip(_stretches(walk.routes.direct), direct, strict=True):
+        for (first, last), gates in zip(stretches_of(walk.routes.direct), direct, strict=True):
             if gates is not None:
                 d_x[first:last] = _cut(gates, last - first)
         d_sums = [_zeros(gates) for gates in shapes]
@@ -327,7 +237,7 @@ def _tangents(walk: _Walk, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
 
 def _by_gates(walk: _Walk, k: int, runs: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
     gates: list[Array | None] = []
-    for (first, last, _), run in zip(_runs(walk.routes.into[k]), runs, strict=True):
+    for (first, last, _), run in zip(runs_of(walk.routes.into[k]), runs, strict=True):
         count = last - first
         gates += [None] * count if run is None else _cut(run, count)
     return tuple(gates)
@@ -358,12 +268,12 @@ def _forwards_keeping(
     steps = len(xs)
     gates_of_x, xs = _prepare(walk, maps, xs)
     matrices = [_columns(dense.W) for dense in maps[1]]
-    _, shapes = _shapes(maps)
+    _, shapes = gate_shapes(maps)
     linear: list[Any] = []
 
     def keep(k: int | None, *at: PyTree) -> tuple[Any, Any]:
         # the derivative of a piece, as a function and the numbers that it takes from this step
-        piece = functools.partial(_pieces, walk.cell, upto=k)
+        piece = functools.partial(elementwise_part, walk.cell, upto=k)
         piece = jax.checkpoint(piece, policy=_is_dear, prevent_cse=False)
         out, derivative = jax.linearize(piece, *at)
         derivative, numbers = jax.closure_convert(derivative, *jax.tree.map(jnp.zeros_like, at))
@@ -419,13 +329,13 @@ def _inhomogeneous(
     into = []
     for k, route in enumerate(walk.routes.into):
         runs = []
-        for first, last, start in _runs(route):
+        for first, last, start in runs_of(route):
             terms = _affine(walk, reads[k], of_carry[k], d_of_carry[k], first, last)
             if start is not None:
                 terms += from_x(start, start + last - first)
             runs.append(_sum(terms))
         into.append(tuple(runs))
-    direct = [_sum(from_x(first, last)) for first, last in _stretches(walk.routes.direct)]
+    direct = [_sum(from_x(first, last)) for first, last in stretches_of(walk.routes.direct)]
     return tuple(into), tuple(direct)
 
 
@@ -453,27 +363,3 @@ def _is_zero(tangent: Any) -> bool:
 
 def _instantiate(primals: PyTree, tangents: PyTree) -> PyTree:
     return jax.tree.map(lambda p, t: jnp.zeros_like(p) if _is_zero(t) else t, primals, tangents)
-
-
-def _runs(route: tuple[int | None, ...]) -> list[tuple[int, int, int | None]]:
-    """Runs (first, last, start) of gates to which gates start, start + 1, … of x are added."""
-    runs: list[tuple[int, int, int | None]] = []
-    for j, g in enumerate(route):
-        if runs:
-            first, last, start = runs[-1]
-            if g == (None if start is None else start + last - first):
-                runs[-1] = (first, j + 1, start)
-                continue
-        runs.append((j, j + 1, g))
-    return runs
-
-
-def _stretches(gates: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Consecutive numbers as (first, last)."""
-    stretches: list[tuple[int, int]] = []
-    for g in gates:
-        if stretches and stretches[-1][1] == g:
-            stretches[-1] = (stretches[-1][0], g + 1)
-        else:
-            stretches.append((g, g + 1))
-    return stretches
