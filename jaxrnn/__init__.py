@@ -43,6 +43,9 @@ from jaxrnn.network import Residual as Residual
 from jaxrnn.network import ResidualParams as ResidualParams
 from jaxrnn.network import Stack as Stack
 
+# the fastest method for a machine
+from jaxrnn.tune import tune as tune
+
 # to a file and back, and from other libraries
 from jaxrnn.save import load as load
 from jaxrnn.save import save as save

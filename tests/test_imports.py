@@ -19,7 +19,14 @@ RANKS = [
     ("jaxrnn.sizes", "jaxrnn.sequences"),
     ("jaxrnn.unroll",),
     ("jaxrnn.network",),
-    ("jaxrnn.truncated", "jaxrnn.save", "jaxrnn.analysis", "jaxrnn.models", "jaxrnn.tasks"),
+    (
+        "jaxrnn.truncated",
+        "jaxrnn.save",
+        "jaxrnn.tune",
+        "jaxrnn.analysis",
+        "jaxrnn.models",
+        "jaxrnn.tasks",
+    ),
     ("jaxrnn.train",),
     ("experiments",),
 ]
