@@ -1,12 +1,18 @@
 """What the README shows is what happens."""
 
+import collections
 import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from oracle import assert_close
 
 import jaxrnn
 from jaxrnn import analysis, initializers
+from jaxrnn.dense import Dense
+from jaxrnn.methods.stages import find_routes
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -33,3 +39,25 @@ def test_the_table_of_methods_networks_and_analyses_is_not_out_of_date():
                 if part in ("lengths", "resets", "reverse", "key", "initializers"):
                     continue  # an option, or the module itself
                 place = getattr(place, part)
+
+
+def test_the_cell_that_declares_its_stages_runs_the_fast_way():
+    (snippet,) = (s for s in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "stages" in s)
+    Params = collections.namedtuple("Params", "W_x b W_h")
+    Carry = collections.namedtuple("Carry", "h")
+    names = dict(jax=jax, jnp=jnp, jaxrnn=jaxrnn, Dense=Dense, Carry=Carry)
+    exec(snippet, names)
+    draw = np.random.default_rng(0).standard_normal
+    params = Params(*(jnp.asarray(draw(shape)) for shape in ((2, 4, 3), (2, 4), (2, 4, 4))))
+    names["Cell"].initial_carry = lambda self, params: Carry(jnp.zeros(4))
+    cell = names["Cell"]()
+
+    def gradient(method):
+        def loss(params):
+            _, ys = jaxrnn.unroll(cell, params, jnp.ones((2, 5, 3)), method=method)
+            return jnp.sum(jnp.sin(ys))
+
+        return jax.grad(loss)(params)
+
+    assert find_routes(cell, params, Carry(jnp.zeros(4))) is not None
+    assert_close(gradient(jaxrnn.Staged()), gradient(jaxrnn.Loop()))
