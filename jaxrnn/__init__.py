@@ -32,6 +32,8 @@ from jaxrnn.unroll import unroll as unroll
 from jaxrnn.methods import Loop as Loop
 from jaxrnn.methods import Scan as Scan
 from jaxrnn.methods import Staged as Staged
+from jaxrnn.methods import Kernel as Kernel
+from jaxrnn.methods import CuDNN as CuDNN
 
 # networks from cells
 from jaxrnn.network import Bidirectional as Bidirectional

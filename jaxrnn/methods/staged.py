@@ -83,7 +83,7 @@ class Staged:
             return plain(cell, params, carry, moments, reverse=reverse, every=every)
         initial = None if moments.fresh is None else cell.initial_carry(params)
         maps = cell.stages(params)
-        run = _differentiable(_Walk(cell, self, routes, reverse, every))
+        run = _differentiable(Walk(cell, self, routes, reverse, every))
 
         def walk(carry: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
             x, real, fresh, _ = moments
@@ -96,7 +96,7 @@ class Staged:
         return out if every else (carry, out)
 
 
-class _Walk(NamedTuple):
+class Walk(NamedTuple):
     """What a walk through time depends on besides arrays; static."""
 
     cell: Any
@@ -123,9 +123,9 @@ class _Given(NamedTuple):
     fresh: Array | None
 
 
-def _differentiable(walk: _Walk) -> Any:
+def _differentiable(walk: Walk) -> Any:
     run = jax.custom_jvp(functools.partial(_forwards, walk))
-    run.defjvp(functools.partial(_tangents, walk), symbolic_zeros=True)
+    run.defjvp(functools.partial(derive, walk), symbolic_zeros=True)
     return run
 
 
@@ -142,7 +142,7 @@ def _columns(W: Array) -> Array:
 # ---- forwards
 
 
-def _prepare(walk: _Walk, maps: tuple[Dense, tuple[Dense, ...]], xs: PyTree) -> tuple[Any, Any]:
+def _prepare(walk: Walk, maps: tuple[Dense, tuple[Dense, ...]], xs: PyTree) -> tuple[Any, Any]:
     """A function that gives the gates of x from one entry of a sequence, and that sequence."""
     of_x, _ = maps
     gates = of_x.W.shape[0]
@@ -162,7 +162,7 @@ def _add_biases(gates: tuple[Array, ...], b: Array | None) -> tuple[Array, ...]:
 
 
 def _forwards(
-    walk: _Walk,
+    walk: Walk,
     maps: tuple[Dense, tuple[Dense, ...]],
     initial: PyTree,
     carry: PyTree,
@@ -205,10 +205,11 @@ class _Kept(NamedTuple):
     partials: tuple[Any, ...]
 
 
-def _tangents(walk: _Walk, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+def derive(walk: Walk, primals: tuple, tangents: tuple, before: PyTree = None) -> tuple[Any, Any]:
+    """The rule of the walk; before: the carry before every step, if it is known already."""
     maps, initial, carry, xs, real, fresh = primals
     d_maps, d_initial, d_carry, d_xs, _, _ = tangents
-    (end, out), reads, partials, linear = _forwards_keeping(walk, *primals)
+    (end, out), reads, partials, linear = _forwards_keeping(walk, before, *primals)
     into, direct = _inhomogeneous(walk, maps, xs, reads, d_maps, d_xs)
     matrices = [dense.W.reshape(-1, dense.W.shape[-1]) for dense in maps[1]]
     d_carry, d_initial = _instantiate(carry, d_carry), _instantiate(initial, d_initial)
@@ -235,7 +236,7 @@ def _tangents(walk: _Walk, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     return (end, out), (d_end, d_out)
 
 
-def _by_gates(walk: _Walk, k: int, runs: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+def _by_gates(walk: Walk, k: int, runs: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
     gates: list[Array | None] = []
     for (first, last, _), run in zip(runs_of(walk.routes.into[k]), runs, strict=True):
         count = last - first
@@ -247,7 +248,7 @@ def _zeros(shapes: tuple) -> tuple[Array, ...]:
     return tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
 
 
-def _by_rows(walk: _Walk, v: Array, U: Array) -> Array:
+def _by_rows(walk: Walk, v: Array, U: Array) -> Array:
     dtype = walk.method.compute_dtype
     left, right = (v, U) if dtype is None else (v.astype(dtype), U.astype(dtype))
     return jax.lax.dot_general(
@@ -256,7 +257,8 @@ def _by_rows(walk: _Walk, v: Array, U: Array) -> Array:
 
 
 def _forwards_keeping(
-    walk: _Walk,
+    walk: Walk,
+    before: PyTree,
     maps: tuple[Dense, tuple[Dense, ...]],
     initial: PyTree,
     carry: PyTree,
@@ -298,7 +300,11 @@ def _forwards_keeping(
         kept = _Kept(tuple(reads), (*partials, numbers))
         return after, ((after, y) if walk.every else y, kept)
 
-    end, (out, kept) = walk.scan(body, carry, _Given(xs, real, fresh), steps)
+    given = _Given(xs, real, fresh)
+    if before is None:
+        end, (out, kept) = walk.scan(body, carry, given, steps)
+    else:
+        end, (out, kept) = jax.vmap(body)(before, given)  # no step waits for the one before it
     return (end, out), kept.reads, kept.partials, linear
 
 
@@ -307,7 +313,7 @@ def _is_dear(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def _inhomogeneous(
-    walk: _Walk,
+    walk: Walk,
     maps: tuple[Dense, tuple[Dense, ...]],
     xs: Array,
     reads: tuple[Array, ...],
@@ -340,7 +346,7 @@ def _inhomogeneous(
 
 
 def _affine(
-    walk: _Walk, vs: Array, dense: Dense, d_dense: Dense, first: int, last: int
+    walk: Walk, vs: Array, dense: Dense, d_dense: Dense, first: int, last: int
 ) -> list[Array]:
     """δW v + δb at all steps, for gates first … last − 1; what is zero is left out."""
     terms = []
