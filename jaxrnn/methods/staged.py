@@ -14,6 +14,7 @@ again one large product each. Being a `custom_jvp`, it leaves every other deriva
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -354,9 +355,17 @@ def _affine(
         terms.append(walk.times(vs, _columns(d_dense.W[first:last])))
     if not (d_dense.b is None or _is_zero(d_dense.b)):
         d_b = jnp.pad(d_dense.b, ((len(dense.W) - len(d_dense.b), 0), (0, 0)))
-        # a product, so that the transpose adds up over time in blocks and not one by one
-        terms.append(jnp.ones((len(vs), 1), vs.dtype) @ d_b[first:last].reshape(1, -1))
+        terms.append(_at_all_steps(d_b[first:last].reshape(-1), len(vs)))
     return terms
+
+
+def _at_all_steps(row: Array, steps: int) -> Array:
+    """`row` once for each step. The transpose adds up in blocks, whose error grows as √steps."""
+    size = max(1, math.isqrt(steps))
+    blocks = -(-steps // size)
+    # products, as XLA would merge two sums into one that goes step by step
+    rows = jnp.outer(jnp.ones(blocks, row.dtype), row)
+    return jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
 
 
 def _sum(terms: list[Array]) -> Array | None:
