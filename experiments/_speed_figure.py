@@ -193,12 +193,14 @@ def _draw_streaming(axes: Axes, streaming: dict | None) -> None:
     colours = [
         next((c for n, (c, _) in LOOKS.items() if name.startswith(n)), INK) for name in found
     ]
+    waiting = [1e6 * float(np.median(streaming["waiting"][name])) for name in found]
+    axes.barh(places, waiting, color=colours, height=0.62, alpha=0.3)
     axes.barh(places, list(found.values()), color=colours, height=0.62)
-    for y, value in zip(places, found.values(), strict=True):
-        axes.text(value, y, f" {value:.1f}", va="center", fontsize=11)
+    for y, value, longer in zip(places, found.values(), waiting, strict=True):
+        axes.text(max(value, longer), y, f" {value:.1f}", va="center", fontsize=11)
     axes.set_yticks(places, ["jaxrnn" if name == OURS else name for name in found], fontsize=11)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 1.15 * max(found.values()))
+    axes.set_xlim(0, 1.15 * max(*found.values(), *waiting))
     axes.set_title("Streaming: µs per step, B = 1", loc="left", x=-0.95)
     _plain(axes)
 
@@ -211,7 +213,7 @@ def _caption(result: dict) -> str:
     return (
         f"Rows: cell, B×T, I→H. Dots: median of {config['rounds']} rounds of time / ours within a "
         "round; bars: 10–90 %; at the right: ours, median. Below: LSTM, forward, I = H = 64; "
-        f"streaming: two layers.\nfloat32, {about['processor']}, {about['cores']} cores, jax "
-        f"{about['jax']}, {named}; load average before {about['load_before']:.2f}, after "
-        f"{about['load_after']:.2f}."
+        "streaming: two layers, pale where every step is waited for.\n"
+        f"float32, {about['processor']}, {about['cores']} cores, jax {about['jax']}, "
+        f"{named}; load average before {about['load_before']:.2f}, after {about['load_after']:.2f}."
     )

@@ -1,6 +1,7 @@
 """Streaming: one step at a time through two layers of LSTM, the carry handed on, B = 1.
 
-Every step waits for its output, as whoever streams does.
+In two manners: the steps follow one another, which is what a step costs; or every step waits for
+its output, as whoever acts on it does, which adds what it takes to wake up.
 """
 
 import functools
@@ -18,7 +19,8 @@ from experiments._speed_clock import in_rounds, warm_up
 from experiments._speed_peers import PEERS, cores
 
 LAYERS = 2
-Walk = Callable[[], Any]
+# goes through all steps; given True, it waits after each, and only at the end otherwise
+Walk = Callable[[bool], Any]
 
 
 def measure(
@@ -35,22 +37,30 @@ def measure(
     for name in peers:
         for suffix, build in BUILDERS.get(name, {}).items():
             walks[PEERS[name].title + suffix] = build(xs)
-    alone = [warm_up(walk) for walk in walks.values()]
+    calls = {(n, w): functools.partial(walk, w) for n, walk in walks.items() for w in (False, True)}
+    alone = [warm_up(call) for call in calls.values()]
     rng = np.random.default_rng(seed)
-    taken = in_rounds(list(walks.values()), alone, rounds, rng, after_round)
-    per_step = {n: [s / steps for s in t] for n, t in zip(walks, taken, strict=True)}
-    return {"size": size, "steps": steps, "layers": LAYERS, "seconds": per_step}
+    taken = in_rounds(list(calls.values()), alone, rounds, rng, after_round)
+    per_step = {key: [s / steps for s in t] for key, t in zip(calls, taken, strict=True)}
+    return {
+        "size": size,
+        "steps": steps,
+        "layers": LAYERS,
+        "seconds": {name: per_step[name, False] for name in walks},
+        "waiting": {name: per_step[name, True] for name in walks},
+    }
 
 
 def _walk(
     step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, carry: Any, xs: Sequence[Any]
 ) -> Walk:
-    def walk() -> Any:
+    def walk(waiting: bool) -> Any:
         now, y = carry, None
         for x in xs:
             now, y = step(params, now, x)
-            y.block_until_ready()
-        return y
+            if waiting:
+                y.block_until_ready()
+        return jax.block_until_ready(y)
 
     return walk
 
@@ -76,7 +86,7 @@ def _torch_cells(xs: np.ndarray) -> Walk:
     rows = [torch.from_numpy(x.reshape(1, -1)) for x in xs]
     zeros = torch.zeros(1, size)
 
-    def walk() -> Any:
+    def walk(waiting: bool) -> Any:  # it always does
         with torch.no_grad():
             below = above = (zeros, zeros)
             for x in rows:
@@ -93,7 +103,7 @@ def _torch_layers(xs: np.ndarray) -> Walk:
     layers = torch.nn.LSTM(size, size, num_layers=LAYERS)
     rows = [torch.from_numpy(x.reshape(1, 1, -1)) for x in xs]
 
-    def walk() -> Any:
+    def walk(waiting: bool) -> Any:  # it always does
         carry = None
         with torch.no_grad():
             for x in rows:

@@ -46,7 +46,7 @@ def _print_grid(result: dict) -> None:
         columns, list(main_rows(points)),
     )  # fmt: skip
     means = result["means"]
-    found = [f"{n}: {m:.2f}" for n, m in zip(MEANS, means.values(), strict=True) if m is not None]
+    found = [f"{n}: {means[key]:.2f}" for key, n in MEANS.items() if means[key] is not None]
     if found:
         say(f"Geometric mean over {len(points)} points of theirs / ours, {', '.join(found)}.")
     _print_times(points, result["config"]["rounds"])
@@ -77,18 +77,26 @@ def _heads(points: list[dict]) -> list[str]:
     return [SHORT.get(name, name) for name in names(points)]
 
 
-MEANS = ("the best peer", "the best JAX peer")
+MEANS = {"peer_over_ours": "the best peer", "jax_peer_over_ours": "the best JAX peer"}
 
 
 def _print_streaming(streaming: dict) -> None:
     seconds = {name: np.array(found) for name, found in streaming["seconds"].items()}
+    waiting = {name: 1e6 * np.median(found) for name, found in streaming["waiting"].items()}
     rows = [
-        [name, f"{1e6 * t.min():.1f}", f"{1e6 * np.median(t):.1f}", spread(seconds[OURS] / t)]
+        [
+            name,
+            f"{1e6 * t.min():.1f}",
+            f"{1e6 * np.median(t):.1f}",
+            spread(seconds[OURS] / t),
+            f"{waiting[name]:.1f}",
+        ]
         for name, t in seconds.items()
     ]
     size, steps = streaming["size"], streaming["steps"]
     title = f"Table 8. Two LSTMs streamed, I = H = {size}, {steps} steps"
-    common.print_table(title, ("µs per step", "least", "median", "ours / theirs"), rows)
+    heads = ("µs per step", "least", "median", "ours / theirs", "waiting for every step")
+    common.print_table(title, heads, rows)
 
 
 def _print_curve(curve: dict) -> None:

@@ -99,6 +99,8 @@ def _transpose(ct: Any, v: Any, W: Any, *, how: _Precision) -> tuple[Any, Any]:
     if ad.is_undefined_primal(v):
         return _product(ct, W, ((ct.ndim - 1,), (1,)), how), None
     lead = tuple(range(ct.ndim - 1))
+    # the first barrier keeps XLA from transposing v long before it is needed, which takes memory
+    v, ct = jax.lax.optimization_barrier((v, ct))
     # the barrier keeps XLA from merging a transposition behind it into the product
     return None, jax.lax.optimization_barrier(_product(v, ct, (lead, lead), how))
 

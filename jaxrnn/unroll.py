@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrnn import cell as contract
 from jaxrnn.methods import Method, choose
+from jaxrnn.methods.segments import carry_out
 from jaxrnn.sequences import (
     Sequences,
     check_sequences,
@@ -124,14 +125,17 @@ def _run(
             moments = lower(xs, length, resets, keys, reverse)
             first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), moments)
             contract.check_step_keeps_carry(cell, params, carry, first.x, first.key)
-            return way(cell, params, carry, moments, reverse=reverse, every=every)
+            return moments
 
         # time goes first and the batch after it: what one step reads then lies side by side
         time = len(batch)
         xs, resets, keys = jax.tree.map(lambda a: jnp.moveaxis(a, time, 0), (xs, resets, keys))
         for _ in batch:
-            one_sequence = jax.vmap(one_sequence, (0, 1, 0, 1, 1), (1 if every else 0, 1))
-        out, ys = one_sequence(carry, xs, lengths, resets, keys)
+            one_sequence = jax.vmap(one_sequence, (0, 1, 0, 1, 1), 1)
+        moments = one_sequence(carry, xs, lengths, resets, keys)
+        out, ys = carry_out(
+            way, cell, params, carry, moments, reverse=reverse, every=every, batch=time
+        )
         out = jax.tree.map(lambda a: jnp.moveaxis(a, 0, time), out) if every else out
         ys = jax.tree.map(lambda a: jnp.moveaxis(a, 0, time), ys)
     if lengths is not None:

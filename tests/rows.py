@@ -131,7 +131,7 @@ METHODS = {
     "loop": Loop(),
     "staged": Staged(),
     "staged-checkpoint": Staged(checkpoint=True),
-    "staged-ahead": Staged(ahead=True, unroll=2),
+    "staged-blocks": Staged(ahead=True, unroll=2, block=2),
     "scan": Scan(),
     "scan-unroll-3": Scan(unroll=3),
     "scan-checkpoint": Scan(checkpoint=True),

@@ -14,7 +14,19 @@ import pytest
 from rows import problem
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Bidirectional, Elman, Loop, Readout, Residual, Scan, Stack, unroll
+from jaxrnn import (
+    GRU,
+    LSTM,
+    Bidirectional,
+    Elman,
+    Loop,
+    Readout,
+    Residual,
+    Scan,
+    Stack,
+    Staged,
+    unroll,
+)
 from jaxrnn.initializers import Chrono, Identity, Orthogonal, Zeros
 
 
@@ -202,6 +214,11 @@ def test_scan_cannot_tell_segments_of_one_from_true():
     # 1 == True in Python: two methods of equal value share what is compiled for one of them
     with says(ValueError, "Scan: checkpoint must be", "at least 2", "got 1"):
         Scan(checkpoint=1)
+
+
+def test_staged_takes_blocks_of_at_least_one_step():
+    with says(ValueError, "Staged: block must be None or at least 1", "got 0"):
+        Staged(block=0)
 
 
 # ---- cells

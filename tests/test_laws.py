@@ -45,9 +45,7 @@ FEW = ("elman-learned", "lstm", "user-tokens")
 def _pairs():
     for cell in CELLS:
         for method in METHODS:
-            if method in ("staged-checkpoint", "staged-ahead") and not hasattr(
-                CELLS[cell], "stages"
-            ):
+            if method.startswith("staged-") and not hasattr(CELLS[cell], "stages"):
                 continue  # the same program as Scan's, or as "staged" for a network
             quick = method == "staged" or cell in FEW
             marks = [] if quick else [pytest.mark.long]

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxrnn import cell as contract
 from jaxrnn.methods import Method, Moment, choose
 from jaxrnn.methods.lowered import guarded_step
+from jaxrnn.methods.segments import carry_out
 from jaxrnn.sequences import Sequences, check_sequences, lower, sequence_shape
 from jaxrnn.sizes import flatten_carry
 from jaxrnn.unroll import check_method
@@ -85,7 +86,7 @@ def _walk(
     carry = initial if carry is None else carry
     steps = jax.tree.leaves(xs)[0].shape[0]
     way = choose(cell, params, (), steps) if method is None else method
-    carries, ys = way(cell, params, carry, moments, reverse=False, every=True)
+    carries, ys = carry_out(way, cell, params, carry, moments, reverse=False, every=True)
     befores = jax.tree.map(lambda c, cs: jnp.concatenate([c[None], cs])[:-1], carry, carries)
     count = jnp.asarray(steps if length is None else length, jnp.int32)
     return Walk(befores, moments, ys, initial, count)

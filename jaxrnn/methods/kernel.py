@@ -20,6 +20,7 @@ from jaxtyping import Array, PyTree
 
 from jaxrnn.dense import Dense, add_bias, add_gates, multiply
 from jaxrnn.methods.lowered import Moment, select
+from jaxrnn.methods.segments import Segments
 from jaxrnn.methods.staged import Staged, Walk, derive
 from jaxrnn.methods.stages import elementwise_part, find_routes, gate_shapes
 
@@ -67,6 +68,10 @@ class Kernel:
         run = _differentiable(walk, interpret)
         carry, out = run(cell.stages(params), initial, carry, x, real, fresh)
         return out if every else (carry, out)
+
+    def segments(self, cell: Any, steps: int) -> Segments | None:
+        """Those of the `Staged()` that it gives way to."""
+        return Staged().segments(cell, steps)
 
 
 def _serves(cell: Any, params: PyTree, carry: PyTree, moments: Moment, interpret: bool) -> bool:

@@ -18,18 +18,21 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
 from jaxrnn.dense import Dense, add_gates, multiply
 from jaxrnn.methods.lowered import Moment, select
-from jaxrnn.methods.scan import Scan, check_options, in_segments
+from jaxrnn.methods.scan import Scan, check_options
+from jaxrnn.methods.segments import Segments, checkpointed
 from jaxrnn.methods.stages import (
     Routes,
     elementwise_part,
     find_routes,
     gate_shapes,
+    has_stages,
     runs_of,
     stretches_of,
 )
@@ -52,6 +55,8 @@ class Staged:
     unroll, checkpoint: as for `Scan`.
     ahead: whether W_x x is computed for all steps before the first. Faster as long as the result,
         (B, T, gates · H), fits into the processor's cache, slower beyond.
+    block: the gates' gradients are turned into those of inputs and params so many steps at a time,
+        which takes less memory; None for all steps at once. `checkpoint` brings its own blocks.
     compute_dtype: what the factors of matrix products are rounded to, e.g. jnp.bfloat16; sums,
         carry and gradients stay in the dtype of params.
     """
@@ -59,10 +64,13 @@ class Staged:
     unroll: int = 1
     checkpoint: bool | int = False
     ahead: bool = False
+    block: int | None = None
     compute_dtype: Any = None
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.block is not None and (isinstance(self.block, bool) or self.block < 1):
+            raise ValueError(f"Staged: block must be None or at least 1, got {self.block!r}")
         if self.compute_dtype is not None:
             # by name, so that jnp.bfloat16 and "bfloat16" are one method
             object.__setattr__(self, "compute_dtype", jnp.dtype(self.compute_dtype).name)
@@ -80,21 +88,21 @@ class Staged:
         """Carries the unroll out; see `Method`."""
         routes = find_routes(cell, params, carry)
         if routes is None:
-            plain = Scan(self.unroll, self.checkpoint)
+            plain = Scan(self.unroll)
             return plain(cell, params, carry, moments, reverse=reverse, every=every)
         initial = None if moments.fresh is None else cell.initial_carry(params)
-        maps = cell.stages(params)
         run = _differentiable(Walk(cell, self, routes, reverse, every))
-
-        def walk(carry: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
-            x, real, fresh, _ = moments
-            return run(maps, initial, carry, x, real, fresh)
-
-        if self.checkpoint is False:
-            carry, out = walk(carry, moments)
-        else:
-            carry, out = in_segments(walk, carry, moments, reverse, self.checkpoint)
+        x, real, fresh, _ = moments
+        carry, out = run(cell.stages(params), initial, carry, x, real, fresh)
         return out if every else (carry, out)
+
+    def segments(self, cell: Any, steps: int) -> Segments | None:
+        """Checkpoints, or blocks; for a cell that has to be taken as a whole, those of `Scan`."""
+        if not has_stages(cell):
+            return Scan(self.unroll, self.checkpoint).segments(cell, steps)
+        if self.checkpoint is not False:
+            return checkpointed(self.checkpoint, steps)
+        return None if self.block is None or self.block >= steps else Segments(self.block)
 
 
 class Walk(NamedTuple):
@@ -152,7 +160,7 @@ def _prepare(walk: Walk, maps: tuple[Dense, tuple[Dense, ...]], xs: PyTree) -> t
         return (lambda x: _add_biases(_cut(walk.times(x, W), gates), b)), xs
     # one array for each gate: slicing them off a slice in the loop costs more than the product
     each = tuple(walk.times(xs, w) for w in jnp.split(W, gates, axis=1))
-    return (lambda x: x), _add_biases(each, b)
+    return (lambda x: _add_biases(x, b)), each
 
 
 def _add_biases(gates: tuple[Array, ...], b: Array | None) -> tuple[Array, ...]:
@@ -233,7 +241,8 @@ def derive(walk: Walk, primals: tuple, tangents: tuple, before: PyTree = None) -
         d_after = d_after if real is None else select(real, d_after, d_carry)
         return d_after, (d_after, d_y) if walk.every else d_y
 
-    d_end, d_out = walk.scan(body, d_carry, (real, fresh, into, direct, partials), len(xs))
+    given = (real, fresh, into, direct, partials)
+    d_end, d_out = walk.scan(body, d_carry, given, len(xs))
     return (end, out), (d_end, d_out)
 
 
@@ -303,10 +312,34 @@ def _forwards_keeping(
 
     given = _Given(xs, real, fresh)
     if before is None:
-        end, (out, kept) = walk.scan(body, carry, given, steps)
+        end, (out, kept) = _scan_once(walk, body, carry, given, steps)
     else:
         end, (out, kept) = jax.vmap(body)(before, given)  # no step waits for the one before it
     return (end, out), kept.reads, kept.partials, linear
+
+
+def _scan_once(
+    walk: Walk, body: Any, carry: PyTree, given: _Given, steps: int
+) -> tuple[PyTree, tuple[PyTree, _Kept]]:
+    """`walk.scan`, but what is one and the same in a step, as output and derivative, say, is
+    stored once.
+    """
+    if steps == 0:
+        return walk.scan(body, carry, given, steps)
+    first = jax.tree.map(lambda a: a[0], given)
+    closed, (_, shapes) = jax.make_jaxpr(body, return_shape=True)(carry, first)
+    leaves, structure = jax.tree.flatten(carry)
+    names = [id(v) for v in closed.jaxpr.outvars[len(leaves) :]]
+    stored = {name: i for i, name in enumerate(names)}
+
+    def once(carry: PyTree, given: _Given) -> tuple[PyTree, list[Array]]:
+        out = jax.extend.core.jaxpr_as_fun(closed)(*jax.tree.leaves((carry, given)))
+        after, rest = out[: len(leaves)], out[len(leaves) :]
+        return structure.unflatten(after), [rest[i] for i in stored.values()]
+
+    end, stacks = walk.scan(once, carry, given, steps)
+    found = dict(zip(stored, stacks, strict=True))
+    return end, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names])
 
 
 def _is_dear(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -365,7 +398,9 @@ def _at_all_steps(row: Array, steps: int) -> Array:
     blocks = -(-steps // size)
     # products, as XLA would merge two sums into one that goes step by step
     rows = jnp.outer(jnp.ones(blocks, row.dtype), row)
-    return jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
+    rows = jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
+    # and it would pad all rows of a batch before it adds them up
+    return jax.lax.optimization_barrier(rows)
 
 
 def _sum(terms: list[Array]) -> Array | None:

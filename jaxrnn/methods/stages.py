@@ -23,9 +23,14 @@ class Routes(NamedTuple):
     direct: tuple[int, ...]
 
 
+def has_stages(cell: Any) -> bool:
+    """Whether a cell declares its stages and draws no noise."""
+    return hasattr(cell, "stages") and hasattr(cell, "elementwise") and not is_random(cell)
+
+
 def find_routes(cell: Any, params: PyTree, carry: PyTree) -> Routes | None:
     """The routes through a cell's stages, or None if it has to be taken as a whole."""
-    if is_random(cell) or not (hasattr(cell, "stages") and hasattr(cell, "elementwise")):
+    if not has_stages(cell):
         return None
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(carry)):
         return None
