@@ -26,7 +26,7 @@ from jaxtyping import Array, PyTree
 from jaxrnn.dense import Dense, add_gates, multiply
 from jaxrnn.methods.lowered import Moment, select
 from jaxrnn.methods.scan import Scan, check_options
-from jaxrnn.methods.segments import Segments, checkpointed
+from jaxrnn.methods.segments import Segments, checkpointed, even_length
 from jaxrnn.methods.stages import (
     Routes,
     elementwise_part,
@@ -203,14 +203,21 @@ def _forwards(
 # ---- the tangent
 
 
+class _Before(NamedTuple):
+    """A part of the carry before every step, as the one after every step and the first."""
+
+    after: Array
+    first: Array
+
+
 class _Kept(NamedTuple):
     """What the tangent of a walk needs of each step.
 
-    reads: what each map of the carry was applied to.
+    reads: what each map of the carry was applied to, an array or `_Before`.
     partials: the element-wise derivatives, for each map and for the end of the step.
     """
 
-    reads: tuple[Array, ...]
+    reads: tuple[Any, ...]
     partials: tuple[Any, ...]
 
 
@@ -275,7 +282,7 @@ def _forwards_keeping(
     xs: PyTree,
     real: Array | None,
     fresh: Array | None,
-) -> tuple[Any, tuple[Array, ...], tuple[Any, ...], list[Any]]:
+) -> tuple[Any, tuple[Any, ...], tuple[Any, ...], list[Any]]:
     """Like `_forwards`, and returns what the tangent needs: reads, partials, and linear maps."""
     steps = len(xs)
     gates_of_x, xs = _prepare(walk, maps, xs)
@@ -312,34 +319,49 @@ def _forwards_keeping(
 
     given = _Given(xs, real, fresh)
     if before is None:
-        end, (out, kept) = _scan_once(walk, body, carry, given, steps)
+        wide = [math.prod(dense.W.shape[:2]) > dense.W.shape[2] for dense in maps[1]]
+        end, (out, kept) = _scan_once(walk, body, carry, given, steps, wide)
     else:
         end, (out, kept) = jax.vmap(body)(before, given)  # no step waits for the one before it
     return (end, out), kept.reads, kept.partials, linear
 
 
 def _scan_once(
-    walk: Walk, body: Any, carry: PyTree, given: _Given, steps: int
+    walk: Walk, body: Any, carry: PyTree, given: _Given, steps: int, wide: list[bool]
 ) -> tuple[PyTree, tuple[PyTree, _Kept]]:
-    """`walk.scan`, but what is one and the same in a step, as output and derivative, say, is
-    stored once.
+    """`walk.scan` of a body that returns (carry, (out, kept)), but nothing is stored twice.
+
+    What is one and the same in a step, as an output and a derivative may be, is stored once. And
+    what only a map reads of the carry before a step is not stored, if the carry after it is, and
+    if what the map gives, which is shifted for that, is no larger.
     """
     if steps == 0:
         return walk.scan(body, carry, given, steps)
     first = jax.tree.map(lambda a: a[0], given)
     closed, (_, shapes) = jax.make_jaxpr(body, return_shape=True)(carry, first)
     leaves, structure = jax.tree.flatten(carry)
-    names = [id(v) for v in closed.jaxpr.outvars[len(leaves) :]]
-    stored = {name: i for i, name in enumerate(names)}
+    count = len(leaves)
+    names = [id(v) for v in closed.jaxpr.outvars]
+    names, afters = names[count:], names[:count]
+    where = jax.tree.unflatten(jax.tree.structure(shapes), names)
+    elsewhere = jax.tree.leaves((where[0], where[1].partials))
+    elsewhere += [name for name, is_wide in zip(where[1].reads, wide, strict=True) if is_wide]
+    before = {
+        id(v): (after, leaf)
+        for v, after, leaf in zip(closed.jaxpr.invars, afters, leaves, strict=False)
+        if after in elsewhere and id(v) not in elsewhere
+    }
+    stored = {name: i for i, name in enumerate(names) if name not in before}
 
     def once(carry: PyTree, given: _Given) -> tuple[PyTree, list[Array]]:
         out = jax.extend.core.jaxpr_as_fun(closed)(*jax.tree.leaves((carry, given)))
-        after, rest = out[: len(leaves)], out[len(leaves) :]
+        after, rest = out[:count], out[count:]
         return structure.unflatten(after), [rest[i] for i in stored.values()]
 
     end, stacks = walk.scan(once, carry, given, steps)
-    found = dict(zip(stored, stacks, strict=True))
-    return end, jax.tree.unflatten(jax.tree.structure(shapes), [found[name] for name in names])
+    found: dict[int, Any] = dict(zip(stored, stacks, strict=True))
+    found |= {name: _Before(found[after], leaf) for name, (after, leaf) in before.items()}
+    return end, jax.tree.map(found.__getitem__, where)
 
 
 def _is_dear(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -350,7 +372,7 @@ def _inhomogeneous(
     walk: Walk,
     maps: tuple[Dense, tuple[Dense, ...]],
     xs: Array,
-    reads: tuple[Array, ...],
+    reads: tuple[Any, ...],
     d_maps: tuple[Dense, tuple[Dense, ...]],
     d_xs: Any,
 ) -> tuple[tuple, tuple]:
@@ -362,7 +384,7 @@ def _inhomogeneous(
 
     def from_x(first: int, last: int) -> list[Array]:
         return [
-            *_affine(walk, xs, of_x, d_of_x, first, last),
+            *_affine(walk, xs, len(xs), of_x, d_of_x, first, last),
             *([] if _is_zero(d_xs) else [walk.times(d_xs, _columns(of_x.W[first:last]))]),
         ]
 
@@ -370,7 +392,7 @@ def _inhomogeneous(
     for k, route in enumerate(walk.routes.into):
         runs = []
         for first, last, start in runs_of(route):
-            terms = _affine(walk, reads[k], of_carry[k], d_of_carry[k], first, last)
+            terms = _affine(walk, reads[k], len(xs), of_carry[k], d_of_carry[k], first, last)
             if start is not None:
                 terms += from_x(start, start + last - first)
             runs.append(_sum(terms))
@@ -380,27 +402,34 @@ def _inhomogeneous(
 
 
 def _affine(
-    walk: Walk, vs: Array, dense: Dense, d_dense: Dense, first: int, last: int
+    walk: Walk, vs: Any, steps: int, dense: Dense, d_dense: Dense, first: int, last: int
 ) -> list[Array]:
     """δW v + δb at all steps, for gates first … last − 1; what is zero is left out."""
     terms = []
     if not _is_zero(d_dense.W):
-        terms.append(walk.times(vs, _columns(d_dense.W[first:last])))
+        d_W = _columns(d_dense.W[first:last])
+        terms.append(
+            _times_before(walk, *vs, d_W) if isinstance(vs, _Before) else walk.times(vs, d_W)
+        )
     if not (d_dense.b is None or _is_zero(d_dense.b)):
         d_b = jnp.pad(d_dense.b, ((len(dense.W) - len(d_dense.b), 0), (0, 0)))
-        terms.append(_at_all_steps(d_b[first:last].reshape(-1), len(vs)))
+        terms.append(_at_all_steps(d_b[first:last].reshape(-1), steps))
     return terms
+
+
+def _times_before(walk: Walk, after: Array, first: Array, W: Array) -> Array:
+    # the product is shifted, not what is multiplied: that would be stored for the backward pass
+    edge, rest = walk.times(first[None], W), walk.times(after, W)
+    return jnp.concatenate((rest[1:], edge) if walk.reverse else (edge, rest[:-1]))
 
 
 def _at_all_steps(row: Array, steps: int) -> Array:
     """`row` once for each step. The transpose adds up in blocks, whose error grows as √steps."""
-    size = max(1, math.isqrt(steps))
+    size = even_length(math.isqrt(steps), steps)
     blocks = -(-steps // size)
     # products, as XLA would merge two sums into one that goes step by step
     rows = jnp.outer(jnp.ones(blocks, row.dtype), row)
-    rows = jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
-    # and it would pad all rows of a batch before it adds them up
-    return jax.lax.optimization_barrier(rows)
+    return jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
 
 
 def _sum(terms: list[Array]) -> Array | None:
