@@ -29,6 +29,25 @@ def test_checkpoint_takes_memory_of_the_order_of_the_root_of_t():
     assert _temporary_bytes(4096, staged) < 8 * _temporary_bytes(256, staged)
 
 
+def test_blocks_take_less_memory_than_all_steps_at_once():
+    steps = 256
+    assert _temporary_bytes(steps, jaxrnn.Staged(block=16)) < 0.8 * _temporary_bytes(
+        steps, jaxrnn.Staged()
+    )
+
+
+def test_without_a_derivative_there_are_no_segments():
+    cell = jaxrnn.LSTM(4, 8)
+    params, xs = cell.init(jax.random.key(0)), jnp.ones((2, 100, 4), jnp.float32)
+
+    def loops(method):
+        run = jax.jit(lambda p: jaxrnn.unroll(cell, p, xs, method=method)[1])
+        return run.lower(params).as_text().count("stablehlo.while")
+
+    methods = (jaxrnn.Scan(), jaxrnn.Scan(checkpoint=True), jaxrnn.Staged(block=10))
+    assert [loops(method) for method in methods] == [1, 1, 1]
+
+
 def test_the_program_does_not_grow_with_t():
     cell = jaxrnn.GRU(3, 4)
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype=jnp.float32))

@@ -101,14 +101,15 @@ def test_maps_out_of_order_or_left_out_are_named():
         unroll(Lazy(), params, xs, method=Staged())
 
 
-def test_a_cell_that_closes_over_a_traced_array_gives_way_to_the_scan():
+@pytest.mark.parametrize("method", [Staged(), Staged(block=2), Scan(checkpoint=2)], ids=str)
+def test_a_cell_that_closes_over_a_traced_array_is_differentiated_by_it_too(method):
     xs = problem(Elman(3, 4), (2, T)).xs
 
     def f(slope, method):
         cell = Elman(3, 4, lambda a: jnp.tanh(slope * a))
         return number(cell, problem(Elman(3, 4), (2, T)).params, xs, method)
 
-    got = jax.value_and_grad(f)(jnp.asarray(0.7), Staged())
+    got = jax.value_and_grad(f)(jnp.asarray(0.7), method)
     assert_close(got, jax.value_and_grad(f)(jnp.asarray(0.7), Loop()))
     assert got[1] != 0
 
@@ -191,10 +192,30 @@ def test_the_product_has_every_derivative_and_batches_on_either_side():
         assert_close(got, jax.vmap(jnp.matmul, axes)(v_, W_))
 
 
-def test_the_default_method_looks_ahead_as_long_as_it_fits_into_the_cache():
-    def ahead(cell, batch):
-        params = jax.eval_shape(lambda key: cell.init(key), jax.random.key(0))
-        return choose(cell, params, (batch,), 128).ahead
+def chosen(cell, batch, steps=128):
+    return choose(cell, jax.eval_shape(cell.init, jax.random.key(0)), (batch,), steps)
 
-    assert ahead(LSTM(64, 64), 1) and ahead(Elman(256, 256), 64)
-    assert ahead(LSTM(64, 64), 1000) == (jax.default_backend() != "cpu")
+
+needs_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="what is chosen for a CPU, by measurements on one"
+)
+
+
+@needs_cpu
+def test_the_default_method_looks_ahead_as_long_as_it_fits_into_the_cache():
+    assert chosen(LSTM(64, 64), 1).ahead and chosen(Elman(256, 256), 64).ahead
+    assert not chosen(LSTM(64, 64), 1000).ahead
+
+
+@needs_cpu
+def test_the_default_method_goes_in_blocks_where_memory_counts_and_time_does_not():
+    for cell in (LSTM(256, 256), GRU(256, 256), Elman(256, 256)):
+        assert chosen(cell, 64).block == 16
+        assert chosen(cell, 1).block is None  # little to save
+    assert chosen(LSTM(128, 512), 16, 256).block is None  # a block would not stay in the cache
+
+
+@needs_cpu
+def test_the_default_method_fills_cores_that_one_product_leaves_idle():
+    assert chosen(GRU(256, 256, reset="after"), 64).unroll == 2  # 768 columns in tiles of 256
+    assert chosen(GRU(256, 256), 64).unroll == chosen(LSTM(256, 256), 64).unroll == 1
