@@ -17,8 +17,9 @@ from jaxrnn.unroll import unroll
 CANDIDATES: tuple[Method, ...] = (
     Staged(),
     Staged(ahead=True),
-    Staged(unroll=4),
-    Staged(ahead=True, unroll=4),
+    Staged(unroll=2),
+    Staged(block=16),
+    Staged(ahead=True, block=16),
     Scan(),
     Scan(unroll=4),
 )

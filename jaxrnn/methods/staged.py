@@ -54,7 +54,8 @@ class Staged:
 
     unroll, checkpoint: as for `Scan`.
     ahead: whether W_x x is computed for all steps before the first. Faster as long as the result,
-        (B, T, gates · H), fits into the processor's cache, slower beyond.
+        (B, T, gates · H), fits into the processor's cache, slower beyond; with a single gate
+        always faster, which is what None stands for.
     block: the gates' gradients are turned into those of inputs and params so many steps at a time,
         which takes less memory; None for all steps at once. `checkpoint` brings its own blocks.
     compute_dtype: what the factors of matrix products are rounded to, e.g. jnp.bfloat16; sums,
@@ -63,7 +64,7 @@ class Staged:
 
     unroll: int = 1
     checkpoint: bool | int = False
-    ahead: bool = False
+    ahead: bool | None = None
     block: int | None = None
     compute_dtype: Any = None
 
@@ -91,9 +92,12 @@ class Staged:
             plain = Scan(self.unroll)
             return plain(cell, params, carry, moments, reverse=reverse, every=every)
         initial = None if moments.fresh is None else cell.initial_carry(params)
-        run = _differentiable(Walk(cell, self, routes, reverse, every))
+        maps = cell.stages(params)
+        ahead = len(maps[0].W) == 1 if self.ahead is None else self.ahead
+        method = dataclasses.replace(self, ahead=ahead)
+        run = _differentiable(Walk(cell, method, routes, reverse, every))
         x, real, fresh, _ = moments
-        carry, out = run(cell.stages(params), initial, carry, x, real, fresh)
+        carry, out = run(maps, initial, carry, x, real, fresh)
         return out if every else (carry, out)
 
     def segments(self, cell: Any, steps: int) -> Segments | None:
