@@ -51,9 +51,11 @@ def log_norm(matrix):
     return np.log(np.linalg.norm(matrix, 2)) if matrix.any() else -np.inf
 
 
-# every option for one cell, all of them together for the others: compiling is what costs
+# all options together for every cell, each alone for one, in the long run: compiling is what costs
 @pytest.mark.parametrize(
-    "name, option", [("LSTM", o) for o in OPTIONS] + [(c, "all") for c in CELLS if c != "LSTM"]
+    "name, option",
+    [(cell, "all") for cell in CELLS]
+    + [pytest.param("LSTM", o, marks=pytest.mark.long) for o in OPTIONS if o != "all"],
 )
 def test_decay_is_the_norm_of_the_ordered_product(name, option):
     cell, options = CELLS[name], OPTIONS[option]

@@ -31,6 +31,9 @@ class Method(Protocol):
     Goes through `moments` in the order of time, or backwards if `reverse`, and returns the last
     carry and ys with `ys[t]` belonging to `x[t]`; with `every`, all carries in place of the last.
     What `ys` holds at padding does not matter.
+
+    A method may also have `segments(cell, steps)`, which returns how a long sequence is cut for
+    its derivative, or None; see `segments.py`.
     """
 
     def __call__(

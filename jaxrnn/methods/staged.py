@@ -70,7 +70,7 @@ class Staged:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.block is not None and (isinstance(self.block, bool) or self.block < 1):
+        if self.block is not None and (type(self.block) is not int or self.block < 1):
             raise ValueError(f"Staged: block must be None or at least 1, got {self.block!r}")
         if self.compute_dtype is not None:
             # by name, so that jnp.bfloat16 and "bfloat16" are one method
