@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -199,3 +200,12 @@ def side_by_side(function: Callable[[Item], Output], items: Iterable[Item]) -> l
         return list(pool.map(function, items))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def sized(config: Any, quick: dict[str, Any]) -> Any:
+    """With --quick, the smaller numbers of `quick` wherever none was asked for."""
+    if not config.quick:
+        return config
+    default = type(config)()
+    asked = {k for k in quick if getattr(config, k) != getattr(default, k)}
+    return dataclasses.replace(config, **{k: v for k, v in quick.items() if k not in asked})

@@ -122,7 +122,7 @@ class Result(NamedTuple):
 def run(config: Config) -> Result:
     """Measures, prints the two tables, writes the JSON and draws the figure from it."""
     began = time.perf_counter()
-    config = sized(config)
+    config = common.sized(config, QUICK)
     check(config)
     if config.redraw is not None:
         result = Result(**common.read_json(config.redraw, NAME))
@@ -157,15 +157,6 @@ def run(config: Config) -> Result:
     for line in (*notes, f"Wrote {path}, {time.perf_counter() - began:.0f} s."):
         common.console().print(line)
     return result
-
-
-def sized(config: Config) -> Config:
-    """With --quick, smaller numbers wherever none was asked for."""
-    if not config.quick:
-        return config
-    default = Config()
-    asked = {k for k in QUICK if getattr(config, k) != getattr(default, k)}
-    return dataclasses.replace(config, **{k: v for k, v in QUICK.items() if k not in asked})
 
 
 def check(config: Config) -> None:

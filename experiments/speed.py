@@ -11,7 +11,7 @@ What would refute it
     Any of the verdicts, computed from medians of ratios within rounds of the same run. A quiet
     machine is asked for: other work adds to everyone's time, but not to everyone's alike.
 Cost
-    About 8 minutes on two cores with all peers, under 30 seconds with --quick. --full adds
+    About 10 minutes on two cores with all peers, under 30 seconds with --quick. --full adds
     sequences of more than 2¹⁴ steps.
 
 Forward: all outputs. Training: mean(ys²) and its gradient of params, no optimiser. float32, on the
@@ -104,7 +104,7 @@ class Result(NamedTuple):
 def run(config: Config) -> Result:
     """Times everything, prints tables and verdicts, writes the JSON and draws the figure."""
     began = time.perf_counter()
-    config = sized(config)
+    config = common.sized(config, QUICK)
     check(config)
     folder = common.results_folder(config.output)
     if config.redraw is None:
@@ -116,15 +116,6 @@ def run(config: Config) -> Result:
     figure.draw(result._asdict(), path)
     common.console().print(f"Wrote {path}, {time.perf_counter() - began:.0f} s.")
     return result
-
-
-def sized(config: Config) -> Config:
-    """With --quick, smaller numbers wherever none was asked for."""
-    if not config.quick:
-        return config
-    default = Config()
-    asked = {k for k in QUICK if getattr(config, k) != getattr(default, k)}
-    return dataclasses.replace(config, **{k: v for k, v in QUICK.items() if k not in asked})
 
 
 def check(config: Config) -> None:

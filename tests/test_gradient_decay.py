@@ -182,9 +182,9 @@ def test_quick_is_the_same_path(tmp_path, capsys):
 
 
 def test_quick_keeps_what_was_asked_for():
-    config = experiment.sized(experiment.Config(quick=True, length=60))
+    config = experiment.common.sized(experiment.Config(quick=True, length=60), experiment.QUICK)
     assert config.length == 60 and config.seeds == 2 and config.hidden_size < 64
-    assert experiment.sized(experiment.Config()) == experiment.Config()
+    assert experiment.common.sized(experiment.Config(), experiment.QUICK) == experiment.Config()
     assert experiment.measured_at(300) == [0, 10, 30, 100, 300]
     assert experiment.measured_at(40) == [0, 10, 30, 40] and experiment.measured_at(0) == [0]
 
