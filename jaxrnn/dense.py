@@ -18,16 +18,19 @@ class Dense(NamedTuple):
     """v ↦ W v + b for every gate at once; called, it returns one array for each gate.
 
     W: one matrix for each gate. b: their biases; a shorter `b` belongs to the last gates.
+    vectors: of the map of x alone: learned arrays that the element-wise part needs as they are,
+        such as peepholes. They come behind the gates; what is added to a gate is a bias instead.
     """
 
     W: Float[Array, "gates H K"]
     b: Float[Array, "own H"] | None = None
+    vectors: tuple[Array, ...] = ()
 
     def __call__(
         self, v: Float[Array, " K"], plus: tuple[Array | None, ...] | None = None
     ) -> tuple[Float[Array, " H"], ...]:
         """W v + b + plus, gate by gate; `plus` has one array, or None, for each gate."""
-        return add_gates(tuple(add_bias(self.W @ v, self.b)), plus)
+        return add_gates(tuple(add_bias(self.W @ v, self.b)), plus) + self.vectors
 
 
 def add_bias(sums: Float[Array, "gates H"], b: Float[Array, "own H"] | None) -> Array:

@@ -129,7 +129,7 @@ class Gradients(NamedTuple):
 def see(run, params, xs, carry) -> Seen:
     """What `run` gives, and the gradients of a fixed weighted sum of all of it.
 
-    The gradients are those of the floating leaves of params, xs and carry.
+    The gradients are those of the floating and complex leaves of params, xs and carry.
     """
     whole = (params, xs, carry)
 
@@ -143,21 +143,28 @@ def see(run, params, xs, carry) -> Seen:
 
 def weighted_sum(tree):
     """A number to which every floating entry of the tree contributes with a weight of its own."""
-    parts = jax.tree.map(lambda w, a: jnp.sum(w * a.astype(w.dtype)), weights(tree), floating(tree))
+
+    def part(w, a):
+        return jnp.sum((w * a.astype(w.dtype)).real)
+
+    parts = jax.tree.map(part, weights(tree), floating(tree))
     return sum(jax.tree.leaves(parts), start=jnp.zeros((), jnp.float64))
 
 
 def weights(tree):
-    """The weights of `weighted_sum`; None in the place of what is not floating."""
-    return jax.tree.map(
-        lambda leaf: np.cos(1 + 3 * np.arange(leaf.size)).reshape(leaf.shape), floating(tree)
-    )
+    """The weights of `weighted_sum`, its gradient; None in the place of what is not floating."""
+
+    def weight(leaf):
+        w = np.cos(1 + 3 * np.arange(leaf.size)).reshape(leaf.shape)
+        return w - 1j * np.sin(2 + 5 * w) if np.iscomplexobj(leaf) else w
+
+    return jax.tree.map(weight, floating(tree))
 
 
 def floating(tree):
-    """The tree with None in the place of what is not floating."""
+    """The tree with None in the place of what is neither floating nor complex."""
     return jax.tree.map(
-        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None, tree
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else None, tree
     )
 
 
@@ -259,7 +266,8 @@ def _compare(got, want, allowed):
     for (path, g), w in zip(jax.tree_util.tree_leaves_with_path(got), leaves, strict=True):
         name = jax.tree_util.keystr(path)
         assert (g.shape, g.dtype) == (w.shape, w.dtype), name
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        wide = np.complex128 if np.iscomplexobj(w) else np.float64
+        g, w = np.asarray(g, wide), np.asarray(w, wide)
         assert np.isfinite(w).all(), f"{name}: the reference itself is not finite"
         bound = allowed(np.abs(w).max(initial=0.0))
         np.testing.assert_allclose(g, w, rtol=0, atol=bound, err_msg=name)

@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import papers.dynamical
+import papers.gated
+import papers.gated_more
+import papers.linear
+import papers.matrix
+from papers import H, I
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Loop, Readout, Residual, Scan, Stack, Staged
-
-I, H = 3, 4
 
 
 class Plain:
@@ -127,6 +131,20 @@ CELLS = {
     "readout": READOUT,
 }
 
+# every other cell of the library, with its paper in NumPy
+PAPERS = {
+    name: row
+    for family in (
+        papers.gated,
+        papers.gated_more,
+        papers.dynamical,
+        papers.linear,
+        papers.matrix,
+    )
+    for name, row in family.ROWS.items()
+}
+CELLS |= {name: row.cell for name, row in PAPERS.items()}
+
 METHODS = {
     "loop": Loop(),
     "staged": Staged(),
@@ -180,7 +198,9 @@ def problem(cell, shape, seed=0, scale=0.4, dtype=jnp.float64) -> Problem:
 
 def moment(cell, dtype):
     """Shapes of one moment of xs."""
-    x = jax.ShapeDtypeStruct((getattr(getattr(cell, "network", cell), "input_size", I),), dtype)
+    cell = getattr(cell, "network", cell)
+    shape = getattr(cell, "input_shape", (getattr(cell, "input_size", I),))
+    x = jax.ShapeDtypeStruct(shape, dtype)
     token = jax.ShapeDtypeStruct((), jnp.int32)
     return {"token": token, "x": x} if isinstance(cell, Tokens) else x
 
@@ -190,6 +210,9 @@ def _draw(random, shapes, batch, scale):
         shape = (*batch, *leaf.shape)
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             return jnp.asarray(random.integers(0, 5, shape), leaf.dtype)
-        return jnp.asarray(scale * random.standard_normal(shape), leaf.dtype)
+        values = scale * random.standard_normal(shape)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            values = values + 1j * scale * random.standard_normal(shape)
+        return jnp.asarray(values, leaf.dtype)
 
     return jax.tree.map(draw, shapes)

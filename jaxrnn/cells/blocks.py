@@ -19,21 +19,30 @@ class Blocks(NamedTuple):
     b_h: Float[Array, "own H"] | None
 
 
-def draw_blocks(cell: Any, gates: Gates, key: Array, dtype: DTypeLike, own: int = 0) -> Blocks:
+def draw_blocks(
+    cell: Any,
+    gates: Gates,
+    key: Array,
+    dtype: DTypeLike,
+    own: int = 0,
+    of_carry: Gates | None = None,
+) -> Blocks:
     """Draws the blocks of a cell with the initialisers it names.
 
-    `own` is the number of gates, counted from the last, that keep a bias of their own on the side
-    of the carry although `cell.biases` is 1.
+    `gates` read x, and the carry too unless `of_carry` names those that do. `own` is the number of
+    gates, counted from the last, that keep a bias of their own on the side of the carry although
+    `cell.biases` is 1.
     """
     check_dtype(dtype)
     H, biases = cell.hidden_size, cell.biases
     k_x, k_h, k_b, k_b_h = jax.random.split(key, 4)
     W_x = draw_gates(cell.input_initializer, k_x, gates, (H, cell.input_size), dtype)
-    W_h = draw_gates(cell.recurrent_initializer, k_h, gates, (H, H), dtype)
+    of_carry = gates if of_carry is None else of_carry
+    W_h = draw_gates(cell.recurrent_initializer, k_h, of_carry, (H, H), dtype)
     b = draw_gates(cell.bias_initializer, k_b, gates, (H,), dtype) if biases > 0 else None
     b_h = None
     if biases == 2 or (biases == 1 and own):
-        b_h = draw_gates(cell.recurrent_bias_initializer, k_b_h, gates, (H,), dtype)
+        b_h = draw_gates(cell.recurrent_bias_initializer, k_b_h, of_carry, (H,), dtype)
         b_h = b_h if biases == 2 else b_h[-own:]
     return Blocks(W_x, W_h, b, b_h)
 

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrnn.cell import staged_step
-from jaxrnn.cells.blocks import check_sizes, draw_blocks
+from jaxrnn.cells.blocks import draw_blocks
+from jaxrnn.cells.gated import Gated
 from jaxrnn.dense import Dense, Map
-from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
-
-_GATES = (Gate("candidate"),)
+from jaxrnn.initializers import Gate
 
 
 def identity(a: Array) -> Array:
@@ -54,7 +52,7 @@ class ElmanGates(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Elman:
+class Elman(Gated):
     """Elman 1990, Cognitive Science 14: the plain recurrent network.
 
         a_t = W_x x_t + b + W_h h_{t-1} + b_h
@@ -67,64 +65,38 @@ class Elman:
     learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
     """
 
-    input_size: int
-    hidden_size: int
     activation: str | Callable[[Array], Array] = "tanh"
-    biases: int = 1
-    learned_carry: bool = False
-    input_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    recurrent_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    bias_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    recurrent_bias_initializer: Initializer | tuple[Initializer, ...] = Zeros()
+
+    gates_of_x = (Gate("candidate"),)
+    carry_type = ElmanCarry
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        super().__post_init__()
         if not callable(self.activation) and self.activation not in ACTIVATIONS:
             names = ", ".join(map(repr, ACTIVATIONS))
             raise ValueError(
                 f"Elman: activation must be one of {names} or a function, got {self.activation!r}"
             )
 
-    @property
-    def output_size(self) -> int:
-        """Features of one output."""
-        return self.hidden_size
-
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> ElmanParams:
         """Draws fresh parameters."""
-        W_x, W_h, b, b_h = draw_blocks(self, _GATES, key, dtype)
-        initial = ElmanCarry(jnp.zeros(self.hidden_size, dtype)) if self.learned_carry else None
-        return ElmanParams(
-            W_x[0], W_h[0], b if b is None else b[0], b_h if b_h is None else b_h[0], initial
-        )
-
-    def initial_carry(self, params: ElmanParams) -> ElmanCarry:
-        """Zeros, or `params.initial` if the carry is learned."""
-        if params.initial is not None:
-            return params.initial
-        return ElmanCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
+        blocks = draw_blocks(self, self.gates_of_x, key, dtype)
+        W_x, W_h, b, b_h = jax.tree.map(lambda a: a[0], tuple(blocks))
+        return ElmanParams(W_x, W_h, b, b_h, self.learned(dtype))
 
     def stages(self, params: ElmanParams) -> tuple[Dense, tuple[Dense]]:
         """The dense maps of x and of h: one gate each."""
         W_x, W_h, b, b_h = jax.tree.map(lambda a: a[None], params[:4])
         return Dense(W_x, b), (Dense(W_h, b_h),)
 
+    def gate_values(self, carry: ElmanCarry, from_x: tuple[Array, ...], of_h: Map) -> ElmanGates:
+        """The pre-activation a_t."""
+        return ElmanGates(*of_h(carry.h, plus=from_x))
+
     def elementwise(
         self, carry: ElmanCarry, from_x: tuple[Array, ...], of_h: Map
     ) -> tuple[ElmanCarry, Float[Array, " H"]]:
         """The step between the dense maps."""
         phi = self.activation if callable(self.activation) else ACTIVATIONS[self.activation]
-        (a,) = of_h(carry.h, plus=from_x)
-        h = phi(a)
+        h = phi(self.gate_values(carry, from_x, of_h).pre_activation)
         return ElmanCarry(h), h
-
-    def step(
-        self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]
-    ) -> tuple[ElmanCarry, Float[Array, " H"]]:
-        """One step for one example."""
-        return staged_step(self, params, carry, x)
-
-    def gates(self, params: ElmanParams, carry: ElmanCarry, x: Float[Array, " I"]) -> ElmanGates:
-        """The pre-activation a_t."""
-        of_x, (of_h,) = self.stages(params)
-        return ElmanGates(*of_h(carry.h, plus=of_x(x)))

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrnn.cell import staged_step
-from jaxrnn.cells.blocks import check_choice, check_sizes, draw_blocks
+from jaxrnn.cells.blocks import check_choice, draw_blocks
+from jaxrnn.cells.gated import Gated, two_maps
 from jaxrnn.dense import Dense, Map
-from jaxrnn.initializers import Gate, Initializer, Uniform, Zeros
+from jaxrnn.initializers import Gate
 
 
 class GRUParams(NamedTuple):
@@ -43,7 +43,7 @@ class GRUGates(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class GRU:
+class GRU(Gated):
     """Cho et al. 2014 (1406.1078), by default in the form of Chung et al. 2014 (1412.3555).
 
         r, z = σ(W x_t + b + U h_{t-1} + b_h)         one W, U, b, b_h for each gate
@@ -68,71 +68,41 @@ class GRU:
     learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
     """
 
-    input_size: int
-    hidden_size: int
     reset: str = "before"
     update_weighs: str = "new"
-    biases: int = 1
-    learned_carry: bool = False
-    input_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    recurrent_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    bias_initializer: Initializer | tuple[Initializer, ...] = Uniform()
-    recurrent_bias_initializer: Initializer | tuple[Initializer, ...] = Zeros()
+
+    params_type = GRUParams
+    carry_type = GRUCarry
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        super().__post_init__()
         check_choice(self, "reset", ("before", "after"))
         check_choice(self, "update_weighs", ("new", "old"))
-
-    @property
-    def output_size(self) -> int:
-        """Features of one output."""
-        return self.hidden_size
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GRUParams:
         """Draws fresh parameters."""
         keeps = +1 if self.update_weighs == "old" else -1
         gates = (Gate("reset"), Gate("update", keeps=keeps), Gate("candidate"))
         blocks = draw_blocks(self, gates, key, dtype, own=1 if self.reset == "after" else 0)
-        initial = GRUCarry(jnp.zeros(self.hidden_size, dtype)) if self.learned_carry else None
-        return GRUParams(*blocks, initial)
-
-    def initial_carry(self, params: GRUParams) -> GRUCarry:
-        """Zeros, or `params.initial` if the carry is learned."""
-        if params.initial is not None:
-            return params.initial
-        return GRUCarry(jnp.zeros(self.hidden_size, params.W_h.dtype))
+        return GRUParams(*blocks, self.learned(dtype))
 
     def stages(self, params: GRUParams) -> tuple[Dense, tuple[Dense, ...]]:
         """The dense maps of x and of the carry: of h, or of h and of r ⊙ h."""
-        _, U, _, b_h, _ = params
-        of_x = Dense(params.W_x, params.b)
         if self.reset == "after":
-            return of_x, (Dense(U, b_h),)
-        b_rz, b_n = (None, None) if b_h is None else (b_h[:2], b_h[2:])
-        return of_x, (Dense(U[:2], b_rz), Dense(U[2:], b_n))
+            return super().stages(params)
+        return Dense(params.W_x, params.b), two_maps(params.W_h, params.b_h, first=2)
 
     def elementwise(
         self, carry: GRUCarry, from_x: tuple[Array, ...], *of_carry: Map
     ) -> tuple[GRUCarry, Float[Array, " H"]]:
         """The step between the dense maps."""
-        _, z, n = self._gates(carry, from_x, *of_carry)
+        _, z, n = self.gate_values(carry, from_x, *of_carry)
         h = carry.h
         h = (1 - z) * h + z * n if self.update_weighs == "new" else z * h + (1 - z) * n
         return GRUCarry(h), h
 
-    def step(
-        self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]
-    ) -> tuple[GRUCarry, Float[Array, " H"]]:
-        """One step for one example."""
-        return staged_step(self, params, carry, x)
-
-    def gates(self, params: GRUParams, carry: GRUCarry, x: Float[Array, " I"]) -> GRUGates:
+    def gate_values(self, carry: GRUCarry, from_x: tuple[Array, ...], *of_carry: Map) -> GRUGates:
         """The values of the two gates and the candidate."""
-        of_x, of_carry = self.stages(params)
-        return self._gates(carry, of_x(x), *of_carry)
-
-    def _gates(self, carry: GRUCarry, from_x: tuple[Array, ...], *of_carry: Map) -> GRUGates:
         x_r, x_z, x_n = from_x
         if self.reset == "after":
             (of_h,) = of_carry

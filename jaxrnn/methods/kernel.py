@@ -79,7 +79,7 @@ def _serves(cell: Any, params: PyTree, carry: PyTree, moments: Moment, interpret
     closed, out = jax.make_jaxpr(functools.partial(elementwise_part, cell), return_shape=True)(
         carry, *gate_shapes(maps)
     )
-    if closed.consts or len(moments.x) == 0:
+    if closed.consts or maps[0].vectors or len(moments.x) == 0:
         return False
     if interpret:
         return True

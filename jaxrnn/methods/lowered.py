@@ -66,3 +66,22 @@ def guarded_step(
 def select(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
     """`yes` where the scalar condition holds, else `no`, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def before_each(first: PyTree, after: PyTree, reverse: bool) -> PyTree:
+    """The carry before every step, from the first and the one after every step."""
+
+    def shift(f: Array, a: Array) -> Array:
+        return jnp.concatenate([a[1:], f[None]] if reverse else [f[None], a[:-1]])
+
+    return jax.tree.map(shift, first, after)
+
+
+def outputs(cell: Any, params: PyTree, before: PyTree, moments: Moment) -> PyTree:
+    """ys from the carry before every step, one step each, all at once."""
+    initial = None if moments.fresh is None else cell.initial_carry(params)
+
+    def one(before: PyTree, moment: Moment) -> PyTree:
+        return guarded_step(cell, params, initial, before, moment)[1]
+
+    return jax.vmap(one)(before, moments)

@@ -161,10 +161,10 @@ def _prepare(walk: Walk, maps: tuple[Dense, tuple[Dense, ...]], xs: PyTree) -> t
     gates = of_x.W.shape[0]
     W, b = _columns(of_x.W), of_x.b
     if not walk.method.ahead:
-        return (lambda x: _add_biases(_cut(walk.times(x, W), gates), b)), xs
+        return (lambda x: _add_biases(_cut(walk.times(x, W), gates), b) + of_x.vectors), xs
     # one array for each gate: slicing them off a slice in the loop costs more than the product
     each = tuple(walk.times(xs, w) for w in jnp.split(W, gates, axis=1))
-    return (lambda x: _add_biases(x, b)), each
+    return (lambda x: _add_biases(x, b) + of_x.vectors), each
 
 
 def _add_biases(gates: tuple[Array, ...], b: Array | None) -> tuple[Array, ...]:
@@ -239,9 +239,11 @@ def derive(walk: Walk, primals: tuple, tangents: tuple, before: PyTree = None) -
         real, fresh, into, direct, partials = given
         d_start = d_carry if fresh is None else select(fresh, d_initial, d_carry)
         d_x = list(_zeros(shapes_x))
-        for (first, last), gates in zip(stretches_of(walk.routes.direct), direct, strict=True):
-            if gates is not None:
-                d_x[first:last] = _cut(gates, last - first)
+        for (first, last), d in zip(_direct(walk, maps), direct, strict=True):
+            if d is not None and last == first + 1:
+                d_x[first] = d.reshape(shapes_x[first].shape)
+            elif d is not None:
+                d_x[first:last] = _cut(d, last - first)
         d_sums = [_zeros(gates) for gates in shapes]
         for k, U in enumerate(matrices):
             d_read = linear[k](d_start, tuple(d_x), tuple(d_sums), *partials[k])
@@ -401,8 +403,21 @@ def _inhomogeneous(
                 terms += from_x(start, start + last - first)
             runs.append(_sum(terms))
         into.append(tuple(runs))
-    direct = [_sum(from_x(first, last)) for first, last in stretches_of(walk.routes.direct)]
+    direct, gates = [], len(of_x.W)
+    for first, last in _direct(walk, maps):
+        if first < gates:
+            direct.append(_sum(from_x(first, last)))
+        else:
+            d = d_of_x.vectors[first - gates]
+            direct.append(None if _is_zero(d) else _at_all_steps(d.reshape(-1), len(xs)))
     return tuple(into), tuple(direct)
+
+
+def _direct(walk: Walk, maps: tuple[Dense, tuple[Dense, ...]]) -> list[tuple[int, int]]:
+    """What the element-wise part reads itself: stretches of gates of x, then vectors one by one."""
+    gates, direct = len(maps[0].W), walk.routes.direct
+    vectors = [(g, g + 1) for g in direct if g >= gates]
+    return stretches_of(tuple(g for g in direct if g < gates)) + vectors
 
 
 def _affine(

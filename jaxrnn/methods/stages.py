@@ -16,7 +16,7 @@ class Routes(NamedTuple):
     """Where the gates of x go; static.
 
     into: for each map of the carry, for each of its gates, the gate of x that is added to it.
-    direct: the gates of x that the element-wise part reads itself.
+    direct: the gates of x that the element-wise part reads itself, and behind them its vectors.
     """
 
     into: tuple[tuple[int | None, ...], ...]
@@ -38,7 +38,7 @@ def find_routes(cell: Any, params: PyTree, carry: PyTree) -> Routes | None:
     closed = jax.make_jaxpr(functools.partial(elementwise_part, cell))(carry, *shapes)
     if any(isinstance(constant, Tracer) for constant in closed.consts):
         return None  # a custom rule cannot see what a function closes over
-    return _read_routes(closed.jaxpr, cell, carry, shapes)
+    return _read_routes(closed.jaxpr, cell, params, carry, shapes)
 
 
 def elementwise_part(
@@ -95,7 +95,9 @@ def _listen(
     return out, calls
 
 
-def _read_routes(jaxpr: Any, cell: Any, carry: PyTree, shapes: tuple[tuple, tuple]) -> Routes:
+def _read_routes(
+    jaxpr: Any, cell: Any, params: PyTree, carry: PyTree, shapes: tuple[tuple, tuple]
+) -> Routes:
     into: list[tuple[int | None, ...]] = []
 
     def trace(*at: PyTree) -> PyTree:
@@ -104,6 +106,12 @@ def _read_routes(jaxpr: Any, cell: Any, carry: PyTree, shapes: tuple[tuple, tupl
         return out
 
     jax.eval_shape(trace, carry, *shapes)
+    gates = len(shapes[0]) - len(jax.eval_shape(cell.stages, params)[0].vectors)
+    if any(g is not None and g >= gates for route in into for g in route):
+        raise ValueError(
+            f"{type(cell).__name__}.elementwise adds one of its vectors to a map of the carry: "
+            "declare that one as the bias of the map"
+        )
     first = len(jax.tree.leaves(carry))
     of_x = jaxpr.invars[first : first + len(shapes[0])]
     used = {id(v) for eqn in jaxpr.eqns for v in eqn.invars} | {id(v) for v in jaxpr.outvars}
@@ -116,7 +124,9 @@ def gate_shapes(maps: tuple[Dense, tuple[Dense, ...]]) -> tuple[tuple, tuple]:
 
     def gates(dense: Dense) -> tuple:
         count, size, _ = dense.W.shape
-        return (jax.ShapeDtypeStruct((size,), dense.W.dtype),) * count
+        one = jax.ShapeDtypeStruct((size,), dense.W.dtype)
+        vectors = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in dense.vectors)
+        return (*(one,) * count, *vectors)
 
     return gates(of_x), tuple(gates(dense) for dense in of_carry)
 

@@ -1,0 +1,5 @@
+"""Gated cells, from their papers."""
+
+from papers import Row
+
+ROWS: dict[str, Row] = {}

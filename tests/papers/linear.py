@@ -1,0 +1,5 @@
+"""Cells, from their papers."""
+
+from papers import Row
+
+ROWS: dict[str, Row] = {}
