@@ -23,15 +23,19 @@ from jaxrnn.cells import GRUParams as GRUParams
 from jaxrnn.sizes import carry_bytes as carry_bytes
 from jaxrnn.sizes import carry_size as carry_size
 from jaxrnn.sizes import count_parameters as count_parameters
-from jaxrnn.sizes import flatten_carry as flatten_carry
+from jaxrnn.cell import flatten_carry as flatten_carry
 from jaxrnn.sizes import step_flops as step_flops
 
 # through time, and the methods that take them there
 from jaxrnn.unroll import trajectory as trajectory
 from jaxrnn.unroll import unroll as unroll
+from jaxrnn.unroll import UnrollReport as UnrollReport
+from jaxrnn.unroll import unroll_report as unroll_report
 from jaxrnn.methods import Loop as Loop
 from jaxrnn.methods import Scan as Scan
 from jaxrnn.methods import Staged as Staged
+from jaxrnn.methods import Associative as Associative
+from jaxrnn.methods import Newton as Newton
 from jaxrnn.methods import Kernel as Kernel
 from jaxrnn.methods import CuDNN as CuDNN
 

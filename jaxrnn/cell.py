@@ -30,7 +30,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 Params = TypeVar("Params")
 Carry = TypeVar("Carry")
@@ -137,6 +137,41 @@ def staged_step(cell: Any, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
     """The step of a cell that declares `stages` and `elementwise`, for its `step` to call."""
     of_x, of_carry = cell.stages(params)
     return cell.elementwise(carry, of_x(x), *of_carry)
+
+
+def flatten_carry(carry: PyTree) -> tuple[Float[Array, " N"], Callable[[Array], PyTree]]:
+    """The real numbers of a carry as one vector, and the function that puts them back.
+
+    Complex leaves count as (real parts, imaginary parts). Integer, bool and key leaves do not
+    count: the returned function puts back those of `carry`.
+    """
+    leaves, treedef = jax.tree.flatten(carry)
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    parts: list[Array] = []
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            parts += [leaf.real.ravel(), leaf.imag.ravel()]
+        elif jnp.issubdtype(leaf.dtype, jnp.floating):
+            parts.append(leaf.ravel())
+    # one vector has one dtype: the widest, also where promotion is strict
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*{part.dtype for part in parts}) if parts else jnp.float32
+    vector = jnp.concatenate([jnp.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
+
+    def unflatten(flat: Array) -> PyTree:
+        rest, position = [], 0
+        for leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+                rest.append(leaf)
+                continue
+            count = 2 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else 1
+            chunk = flat[position : position + count * leaf.size]
+            position += count * leaf.size
+            halves = chunk.astype(jnp.finfo(leaf.dtype).dtype).reshape(count, *leaf.shape)
+            rest.append(jax.lax.complex(halves[0], halves[1]) if count == 2 else halves[0])
+        return jax.tree.unflatten(treedef, rest)
+
+    return vector, unflatten
 
 
 def size(cell: Any, field: str) -> int:

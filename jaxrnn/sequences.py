@@ -30,12 +30,12 @@ def check_sequences(
     params: PyTree,
     xs: PyTree,
     *,
-    carry: PyTree | None,
-    lengths: Any,
-    resets: Any,
-    reverse: Any,
-    key: Array | None,
-    start: int | Array,
+    carry: PyTree | None = None,
+    lengths: Any = None,
+    resets: Any = None,
+    reverse: Any = False,
+    key: Array | None = None,
+    start: int | Array = 0,
 ) -> Sequences:
     """The arguments of an unroll, or an error: what was got, what was expected, what to do."""
     contract.check_cell(cell)

@@ -4,6 +4,7 @@ Batch axes, lengths, resets and direction are lowered once, in `sequences.py`, t
 `methods/lowered.py`; a method sees one sequence and nothing of them.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from jaxrnn import cell as contract
-from jaxrnn.methods import Method, choose
+from jaxrnn.methods import Method, Moment, choose
 from jaxrnn.methods.segments import carry_out
 from jaxrnn.sequences import (
     Sequences,
@@ -99,11 +100,7 @@ def _run(
 ) -> tuple[PyTree, PyTree]:
     xs, carry, lengths, resets, keys = sequences
     *batch, steps = sequence_shape(cell, params, xs)
-    if carry is None:
-        carry = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (*batch, *jnp.shape(leaf))),
-            cell.initial_carry(params),
-        )
+    carry = _start(cell, params, carry, batch)
     if isinstance(cell, contract.Network):
         # here too, for what a network does to xs outside its layers: W x of a residual connection
         xs = xs if lengths is None else without_padding(xs, lengths)
@@ -120,19 +117,7 @@ def _run(
         )
     else:
         way = choose(cell, params, tuple(batch), steps) if method is None else method
-
-        def one_sequence(carry, xs, length, resets, keys):
-            moments = lower(xs, length, resets, keys, reverse)
-            first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), moments)
-            contract.check_step_keeps_carry(cell, params, carry, first.x, first.key)
-            return moments
-
-        # time goes first and the batch after it: what one step reads then lies side by side
-        time = len(batch)
-        xs, resets, keys = jax.tree.map(lambda a: jnp.moveaxis(a, time, 0), (xs, resets, keys))
-        for _ in batch:
-            one_sequence = jax.vmap(one_sequence, (0, 1, 0, 1, 1), 1)
-        moments = one_sequence(carry, xs, lengths, resets, keys)
+        moments, time = _lowered(cell, params, carry, sequences, reverse), len(batch)
         out, ys = carry_out(
             way, cell, params, carry, moments, reverse=reverse, every=every, batch=time
         )
@@ -141,6 +126,81 @@ def _run(
     if lengths is not None:
         ys = zero_padding(ys, lengths, steps)
     return out, ys
+
+
+def _start(cell: Any, params: PyTree, carry: PyTree | None, batch: list[int]) -> PyTree:
+    if carry is not None:
+        return carry
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (*batch, *jnp.shape(leaf))), cell.initial_carry(params)
+    )
+
+
+def _lowered(
+    cell: Any, params: PyTree, carry: PyTree, sequences: Sequences, reverse: bool
+) -> Moment:
+    """What methods are given: time first and the batch after it, where a step lies side by side."""
+    xs, _, lengths, resets, keys = sequences
+    *batch, _ = sequence_shape(cell, params, xs)
+
+    def one_sequence(carry: PyTree, xs: PyTree, length: Any, resets: Any, keys: Any) -> Moment:
+        moments = lower(xs, length, resets, keys, reverse)
+        first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), moments)
+        contract.check_step_keeps_carry(cell, params, carry, first.x, first.key)
+        return moments
+
+    time = len(batch)
+    xs, resets, keys = jax.tree.map(lambda a: jnp.moveaxis(a, time, 0), (xs, resets, keys))
+    for _ in batch:
+        one_sequence = jax.vmap(one_sequence, (0, 1, 0, 1, 1), 1)
+    return one_sequence(carry, xs, lengths, resets, keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnrollReport:
+    """How an unroll is carried out.
+
+    method: the method named, or the one that `None` chooses for this cell, shape and device.
+    turns: of an iterative method, how many each row takes, int `(*batch,)`; None for the others.
+    fell_back: whether a row is walked by the scan after all, bool `(*batch,)`; None likewise.
+    """
+
+    method: Method
+    turns: Int[Array, "*batch"] | None
+    fell_back: Bool[Array, "*batch"] | None
+
+
+def unroll_report(
+    cell: Any, params: PyTree, xs: PyTree, *, method: Method | None = None, **options: Any
+) -> UnrollReport:
+    """Says how `unroll` with the same arguments goes about it; cells only, not networks."""
+    if isinstance(cell, contract.Network):
+        raise TypeError(
+            f"{type(cell).__name__} hands its method to each of its layers: ask for one of them"
+        )
+    reverse = bool(options.get("reverse", False))
+    sequences = check_sequences(cell, params, xs, **options)
+    *batch, steps = sequence_shape(cell, params, sequences.xs)
+    way = check_method(method) or choose(cell, params, tuple(batch), steps)
+    if not hasattr(way, "report"):
+        return UnrollReport(way, None, None)
+    return UnrollReport(way, *_report(cell, way, reverse, params, sequences))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _report(
+    cell: Any, method: Any, reverse: bool, params: PyTree, sequences: Sequences
+) -> tuple[Array, Array]:
+    *batch, _ = sequence_shape(cell, params, sequences.xs)
+    carry = _start(cell, params, sequences.carry, batch)
+    moments = _lowered(cell, params, carry, sequences, reverse)
+
+    def one_sequence(carry: PyTree, moments: Moment) -> tuple[Array, Array]:
+        return method.report(cell, params, carry, moments, reverse=reverse)
+
+    for _ in batch:
+        one_sequence = jax.vmap(one_sequence, (0, 1))
+    return one_sequence(carry, moments)
 
 
 def check_method(method: Method | None) -> Method | None:

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxrnn.analysis.scaled import log_scaled, norm, rescale
 from jaxrnn.analysis.walk import Walk, check_steps, over_batch
+from jaxrnn.cell import flatten_carry
 from jaxrnn.methods import Method
 from jaxrnn.methods.lowered import guarded_step
-from jaxrnn.sizes import flatten_carry
 
 
 @jax.tree_util.register_dataclass

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrnn import cell as contract
+from jaxrnn.cell import flatten_carry
 from jaxrnn.methods import Method, Moment, choose
 from jaxrnn.methods.lowered import guarded_step
 from jaxrnn.methods.segments import carry_out
 from jaxrnn.sequences import Sequences, check_sequences, lower, sequence_shape
-from jaxrnn.sizes import flatten_carry
 from jaxrnn.unroll import check_method
 
 

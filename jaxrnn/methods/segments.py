@@ -64,15 +64,15 @@ def carry_out(
         carry, (carries, ys) = _in_segments(walk, carry, moments, reverse, segments)
         return (carries if every else carry), ys
 
-    if _closes_over_traced(cell, params, carry, moments, batch):
+    if closes_over_traced(cell, params, carry, moments, batch):
         return in_segments(params, carry, moments)
     return _differentiated_as(in_segments, at_once)(params, carry, moments)
 
 
-def _closes_over_traced(
-    cell: Any, params: PyTree, carry: PyTree, moments: Moment, batch: int
+def closes_over_traced(
+    cell: Any, params: PyTree, carry: PyTree, moments: Moment, batch: int = 0
 ) -> bool:
-    # a custom rule cannot see such an array
+    """Whether a cell's step uses a traced array of its own, which a custom rule cannot see."""
     carry, moment = (
         jax.tree.map(lambda a, n=n: jax.ShapeDtypeStruct(a.shape[n:], a.dtype), tree)
         for tree, n in ((carry, batch), (moments, batch + 1))
