@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments import _common as common
+from experiments import _speed_ways as ways
 from experiments._speed_floor import NAME as FLOOR
 from experiments._speed_grid import CHECKPOINT, DEFAULT_GRU, OURS
 from experiments._speed_peers import PEERS
@@ -29,6 +30,9 @@ def print_all(result: dict) -> None:
         _print_streaming(result["streaming"])
     for curve in result["curves"]:
         _print_curve(curve)
+    if result["ways"]:
+        columns, lines = ways.rows(result["ways"])
+        common.print_table("Table 9. Parallel in time, B = 1: forward / training", columns, lines)
     for line in (*result["warnings"], *left_out(points, result["config"]["limit"])):
         say(f"Note: {line}")
     words = {True: "Holds", False: "Does not hold", None: "Not measured"}

@@ -11,7 +11,7 @@ What would refute it
     Any of the verdicts, computed from medians of ratios within rounds of the same run. A quiet
     machine is asked for: other work adds to everyone's time, but not to everyone's alike.
 Cost
-    About 10 minutes on two cores with all peers, under 30 seconds with --quick. --full adds
+    About 13 minutes on two cores with all peers, under 30 seconds with --quick. --full adds
     sequences of more than 2¹⁴ steps.
 
 Forward: all outputs. Training: mean(ys²) and its gradient of params, no optimiser. float32, on the
@@ -38,12 +38,13 @@ from experiments import _speed_header as head
 from experiments import _speed_report as report
 from experiments import _speed_stream as stream
 from experiments import _speed_tables as tables
+from experiments import _speed_ways as ways
 from experiments._common import UsageError
 from experiments._speed_cases import GRID, TITLES, Case, parse_shape
 from experiments._speed_peers import PEERS, missing
 
 NAME = "speed"
-PARTS = ("grid", "streaming", "curves")
+PARTS = ("grid", "streaming", "curves", "ways")
 SIZE = 64  # I = H of streaming and curves
 LONGEST = 14  # powers of two: the longest sequence without --full
 
@@ -57,7 +58,7 @@ class Config:
         cells: which of lstm, gru, elman.
         only: shapes BxTxIxH in place of the whole grid.
         peers: which of torch, linen, nnx, equinox, haiku, keras, as far as they are installed.
-        parts: which of grid, streaming, curves.
+        parts: which of grid, streaming, curves, ways: parallel in time against the scan.
         limit: who is this many times slower than the fastest at a point is left out there.
         seed: of inputs and of the order within rounds.
         full: sequences up to 2¹⁷ steps, not 2¹⁴.
@@ -97,6 +98,7 @@ class Result(NamedTuple):
     means: dict
     streaming: dict | None
     curves: list[dict]
+    ways: list[dict]
     warnings: list[str]
     verdicts: list[dict]
 
@@ -144,9 +146,9 @@ def measure(config: Config, began: float) -> Result:
     agreement = {c: grid.agreement(c) for c in config.cells} if "torch" in peers else {}
     warnings += head.print_agreement(agreement)
     cases = [Case(cell, *parse_shape(shape)) for shape in config.only for cell in config.cells]
-    plan = curve_plan(config)
+    plan, parallel = curve_plan(config), ways_plan(config)
     work = 2 * len(cases) * ("grid" in config.parts) + 2 * ("streaming" in config.parts)
-    with common.progress(work + sum(map(len, plan.values()))) as advance:
+    with common.progress(work + sum(map(len, plan.values())) + len(parallel)) as advance:
         points, streaming = [], None
         if "grid" in config.parts:
             points = grid.measure(cases, peers, config.rounds, config.limit, config.seed, advance)
@@ -154,6 +156,7 @@ def measure(config: Config, began: float) -> Result:
             streaming = measure_streaming(config, peers, advance)
         rounds = max(3, config.rounds // 4)
         found = [curves.measure(a, c, peers, rounds, config.seed, advance) for a, c in plan.items()]
+        beside = ways.measure(parallel, rounds, config.seed, advance)
     about["load_after"] = head.load()
     summaries = [report.summary(point) for point in points]
     return Result(
@@ -169,6 +172,7 @@ def measure(config: Config, began: float) -> Result:
         means=report.means(summaries),
         streaming=streaming,
         curves=found,
+        ways=beside,
         warnings=warnings,
         verdicts=report.verdicts(points, streaming),
     )
@@ -196,6 +200,16 @@ def curve_plan(config: Config) -> dict[str, list[Case]]:
         "steps": [Case("lstm", 1, T, SIZE, SIZE) for T in steps],
         "batch": [Case("lstm", B, 64, SIZE, SIZE) for B in batches],
     }
+
+
+def ways_plan(config: Config) -> list[tuple[str, int, int]]:
+    """Ways through time, sequence lengths and sizes to compare."""
+    if "ways" not in config.parts:
+        return []
+    if config.quick:
+        return ways.plan([64], [4])
+    longest = 17 if config.full else LONGEST
+    return ways.plan([2**k for k in range(6, longest + 1, 2)], [4, 16, 64, 256])
 
 
 if __name__ == "__main__":

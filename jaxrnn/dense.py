@@ -28,7 +28,7 @@ class Dense(NamedTuple):
 
     def __call__(
         self, v: Float[Array, " K"], plus: tuple[Array | None, ...] | None = None
-    ) -> tuple[Float[Array, " H"], ...]:
+    ) -> tuple[Array, ...]:
         """W v + b + plus, gate by gate; `plus` has one array, or None, for each gate."""
         return add_gates(tuple(add_bias(self.W @ v, self.b)), plus) + self.vectors
 

@@ -7,6 +7,7 @@ place of one initialiser, a tuple with one for each gate.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,6 +64,19 @@ class Uniform:
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
+class Between:
+    """U(low, high), whatever the shape."""
+
+    low: float
+    high: float
+
+    def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
+        """Returns the blocks of all gates."""
+        return _wide(jax.random.uniform, key, (len(gates), *shape), dtype, self.low, self.high)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
 class FanIn:
     """U(−s, s) with s = scale/√fan_in, PyTorch's default for linear layers at scale 1."""
 
@@ -105,6 +119,21 @@ class Orthogonal:
         draw = jax.nn.initializers.orthogonal(self.gain)
         keys = jax.random.split(key, len(gates))
         return jnp.stack([draw(k, shape, _at_least_float32(dtype)) for k in keys]).astype(dtype)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Rotations:
+    """Rotations of units in pairs by angles from U(−π, π), as logarithms: entries (0, 1), (2, 3) …
+
+    What Henaff, Szlam and LeCun 2016 (1602.06662) begin with, and expRNN for the copying task.
+    """
+
+    def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
+        """Returns the blocks of all gates."""
+        even = jnp.arange(0, shape[0] - 1, 2, dtype=jnp.int32)
+        angles = Between(-math.pi, math.pi)(key, gates, even.shape, dtype)
+        return jnp.zeros((len(gates), *shape), dtype).at[:, even, even + 1].set(angles)
 
 
 @jax.tree_util.register_static

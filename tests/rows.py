@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import papers.convolutional
 import papers.dynamical
 import papers.gated
 import papers.gated_more
@@ -14,7 +15,20 @@ import papers.matrix
 from papers import H, I
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Bidirectional, Elman, Loop, Readout, Residual, Scan, Stack, Staged
+from jaxrnn import (
+    GRU,
+    LSTM,
+    Associative,
+    Bidirectional,
+    Elman,
+    Loop,
+    Newton,
+    Readout,
+    Residual,
+    Scan,
+    Stack,
+    Staged,
+)
 
 
 class Plain:
@@ -140,6 +154,7 @@ PAPERS = {
         papers.dynamical,
         papers.linear,
         papers.matrix,
+        papers.convolutional,
     )
     for name, row in family.ROWS.items()
 }
@@ -154,6 +169,8 @@ METHODS = {
     "scan-unroll-3": Scan(unroll=3),
     "scan-checkpoint": Scan(checkpoint=True),
     "scan-checkpoint-3": Scan(checkpoint=3),
+    "associative": Associative(),
+    "newton": Newton(),
 }
 
 # networks that need the future have no step; they meet the oracle of test_laws.py layer by layer

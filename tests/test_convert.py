@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles.framework_cases import CASES, stored
+from oracles.make_framework_numbers import live
 from safetensors.numpy import save_file
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Readout, Residual, Stack
+from jaxrnn.cells.projection_lstm import ProjectionLSTM
 from jaxrnn.convert import from_torch, to_torch
 
 
@@ -27,6 +30,19 @@ def state_dict(gates, I=3, H=4, layers=1, directions=1, bias=True, dtype=np.floa
             for name, shape in shapes.items():
                 size = int(np.prod(shape))
                 arrays[f"{name}_{end}"] = np.arange(size, dtype=dtype).reshape(shape) / size
+    return arrays
+
+
+def projected(I=3, H=4, P=2, layers=1, directions=1, bias=True, dtype=np.float32):
+    """The state dict of an nn.LSTM with proj_size."""
+    random, arrays = np.random.RandomState(0), {}
+    for layer in range(layers):
+        for end in (f"l{layer}", f"l{layer}_reverse")[:directions]:
+            shapes = {"weight_ih": (4 * H, directions * P if layer else I)}
+            shapes |= {"weight_hh": (4 * H, P), "weight_hr": (P, H)}
+            shapes |= {"bias_ih": (4 * H,), "bias_hh": (4 * H,)} if bias else {}
+            for name, shape in shapes.items():
+                arrays[f"{name}_{end}"] = random.uniform(-0.7, 0.7, shape).astype(dtype)
     return arrays
 
 
@@ -45,6 +61,19 @@ def state_dict(gates, I=3, H=4, layers=1, directions=1, bias=True, dtype=np.floa
             Stack((Bidirectional(LSTM(3, 4, biases=0)), Bidirectional(LSTM(8, 4, biases=0)))),
         ),
         (state_dict(3, I=1, H=1), Stack((GRU(1, 1, "after", "old", biases=2),))),
+        (
+            projected(layers=2),
+            Stack((ProjectionLSTM(3, 4, 2, biases=2), ProjectionLSTM(2, 4, 2, biases=2))),
+        ),
+        (
+            projected(directions=2, layers=2, bias=False),
+            Stack(
+                (
+                    Bidirectional(ProjectionLSTM(3, 4, 2, biases=0)),
+                    Bidirectional(ProjectionLSTM(4, 4, 2, biases=0)),
+                )
+            ),
+        ),
     ],
 )
 def test_kind_sizes_depth_directions_and_biases_are_read_off(arrays, expected):
@@ -125,7 +154,15 @@ def changed(arrays, **changes):
         ),
         (
             changed(state_dict(4), weight_hr_l0=np.zeros((2, 4))),
-            "weight_hr_l0 is not expected: .*proj_size is not supported",
+            r"weight_hh_l0 has shape \(16, 4\), expected \(16, 2\) in an nn\.LSTM .*proj_size=2$",
+        ),
+        (
+            changed(projected(layers=2), weight_hr_l1=None),
+            r"^weight_hr_l1 is missing: .* nn\.LSTM with .*num_layers=2, proj_size=2$",
+        ),
+        (
+            changed(projected(), weight_hr_l0=np.zeros(8)),
+            r"weight_hr_l0 has shape \(8,\), expected \(P, H\)",
         ),
         (changed(state_dict(4), bias_l0=np.zeros(16)), "^bias_l0 is not expected"),
         (
@@ -216,6 +253,11 @@ def test_a_single_bias_is_exported_beside_zeros():
         (Readout(LSTM(3, 4), 2), TypeError, "layer 0 is a Readout"),
         (Stack((LSTM(3, 4), LSTM(4, 5))), ValueError, "layer 1 has hidden_size 5, another layer 4"),
         (
+            Stack((ProjectionLSTM(3, 4, 2), ProjectionLSTM(2, 4, 3))),
+            ValueError,
+            "layer 1 has projection_size 3, another layer 2",
+        ),
+        (
             Stack((LSTM(3, 4), Elman(4, 4))),
             ValueError,
             "layer 1 has kind 'Elman', another",
@@ -245,3 +287,31 @@ def test_what_pytorch_cannot_express_is_refused(network, error, message):
 def test_dropout_is_no_obstacle_and_no_weight():
     stack = Stack((LSTM(3, 4), LSTM(4, 4)), dropout=0.5)
     assert len(jaxrnn.convert.to_torch(stack, numbered(stack))) == 8
+
+
+TORCH = pytest.param(
+    live,
+    id="live",
+    marks=pytest.mark.skipif(
+        importlib.util.find_spec("torch") is None,
+        reason="PyTorch is not installed: pip install 'jaxrnn[parity]'",
+    ),
+)
+
+
+@pytest.mark.parametrize("reference", [pytest.param(stored, id="stored"), TORCH])
+def test_a_projection_computes_what_pytorch_computes(reference):
+    name = "torch-projection"
+    want, weights = reference(name), CASES[name].weights()
+    stack, params = from_torch(weights)
+    final, ys = jaxrnn.unroll(stack, params, CASES[name].xs())
+    np.testing.assert_allclose(ys, want[0], atol=1e-12, rtol=0)
+    (there_0, back_0), (there_1, back_1) = final
+    each = there_0, back_0, there_1, back_1
+    np.testing.assert_allclose(np.stack([c.h for c in each]), want[1], atol=1e-12, rtol=0)
+    np.testing.assert_allclose(np.stack([c.c for c in each]), want[2], atol=1e-12, rtol=0)
+    # out again, in the names and the layout that PyTorch has loaded above
+    out = to_torch(stack, params)
+    assert out.keys() == weights.keys()
+    for name, array in out.items():
+        np.testing.assert_array_equal(array, weights[name])

@@ -23,6 +23,8 @@ RANKS = [
         "jaxrnn.truncated",
         "jaxrnn.save",
         "jaxrnn.tune",
+        "jaxrnn.catalogue",
+        "jaxrnn.__main__",
         "jaxrnn.analysis",
         "jaxrnn.models",
         "jaxrnn.tasks",

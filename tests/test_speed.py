@@ -19,6 +19,7 @@ from experiments import _speed_peers as peers
 from experiments import _speed_report as report
 from experiments import _speed_stream as stream
 from experiments import _speed_tables as tables
+from experiments import _speed_ways as ways
 from experiments import speed
 from experiments._speed_cases import GRID, TASKS, TITLES, Case, parse_shape
 
@@ -131,12 +132,18 @@ def test_the_tables_and_the_figure_of_a_whole_result(tmp_path, capsys):
         "config": {"rounds": ROUNDS, "limit": 8.0}, "points": points, "warnings": ["busy"],
         "machine": {**common.machine(), "processor": "P", "load_before": 0, "load_after": 1.5},
         "streaming": artificial_streaming(), "curves": [curve], "peers": ["torch", "keras"],
+        "ways": [
+            {"way": "elman", "steps": 64, "size": 4, "what": what, "turns": 7, "fell_back": False,
+             "seconds": {"scan": [2e-3] * 3, "parallel": [1e-3] * 3}}
+            for what in ("forward", "training")
+        ],
         "means": report.means([report.summary(p) for p in points]),
         "verdicts": report.verdicts(points, artificial_streaming()),
     }  # fmt: skip
     tables.print_all(result)
     shown = " ".join(capsys.readouterr().out.split())
     assert "11 times slower than the fastest; the limit is 8" in shown
+    assert "Elman, Newton, N = 4 2 / 2 (7)" in shown
     assert shown.count("Holds: ") == 6 and "Note: busy" in shown and "GRU: reset after" in shown
     assert "the best peer: 1.40, the best JAX peer: 2.00" in shown
     figure.draw(result, tmp_path / "speed.png")
@@ -242,6 +249,8 @@ def test_without_peers_it_runs_to_the_end(tmp_path, monkeypatch, capsys):
     assert names == ["ours", grid.CHECKPOINT, floor.NAME]
     assert all(len(c["seconds"]) == 2 for p in record["points"] for c in p["contenders"])
     assert len(record["curves"]) == 2 and record["streaming"]["seconds"].keys() == {"ours"}
+    assert {point["way"] for point in record["ways"]} == set(ways.WAYS)
+    assert not any(point["fell_back"] for point in record["ways"])
     assert (tmp_path / "speed.png").stat().st_size > 20_000
     again = speed.run(speed.Config(redraw=tmp_path / "speed.json", output=tmp_path / "again"))
     assert again == result and (tmp_path / "again" / "speed.png").exists()

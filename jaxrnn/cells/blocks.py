@@ -47,6 +47,20 @@ def draw_blocks(
     return Blocks(W_x, W_h, b, b_h)
 
 
+def draw_input(
+    cell: Any, key: Array, dtype: DTypeLike
+) -> tuple[Float[Array, "H I"], Float[Array, " H"] | None]:
+    """W_x and b of a cell with one gate, whose map of the carry is no stack of blocks."""
+    check_dtype(dtype)
+    k_x, k_b = jax.random.split(key)
+    H, gates = cell.hidden_size, cell.gates_of_x
+    (W_x,) = draw_gates(cell.input_initializer, k_x, gates, (H, cell.input_size), dtype)
+    if cell.biases == 0:
+        return W_x, None
+    (b,) = draw_gates(cell.bias_initializer, k_b, gates, (H,), dtype)
+    return W_x, b
+
+
 def check_sizes(cell: Any) -> None:
     """Raises if a size or the number of biases makes no sense."""
     name = type(cell).__name__
@@ -57,6 +71,33 @@ def check_sizes(cell: Any) -> None:
             raise ValueError(f"{name}: {field} must be an int of at least {least}, got {size!r}")
     if cell.biases not in (0, 1, 2):
         raise ValueError(f"{name}: biases must be 0, 1 or 2, got {cell.biases!r}")
+
+
+def check_one_bias(cell: Any) -> None:
+    """Raises if a cell with no use for a second bias is asked for one."""
+    if cell.biases == 2:
+        name = type(cell).__name__
+        raise ValueError(f"{name}: biases must be 0 or 1, got 2: it has no b_h")
+
+
+def check_at_least(cell: Any, least: int, *fields: str) -> None:
+    """Raises if a field is not an int of at least `least`."""
+    for field in fields:
+        size = getattr(cell, field)
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            raise ValueError(
+                f"{type(cell).__name__}: {field} must be an int of at least {least}, got {size!r}"
+            )
+
+
+def check_divides(cell: Any, part: str, whole: str) -> None:
+    """Raises if one field is not a divisor of the other."""
+    check_at_least(cell, 1, part)
+    if getattr(cell, whole) % getattr(cell, part):
+        raise ValueError(
+            f"{type(cell).__name__}: {whole} must be a multiple of {part}, got "
+            f"{getattr(cell, whole)} and {getattr(cell, part)}"
+        )
 
 
 def check_choice(cell: Any, field: str, choices: tuple[str, ...]) -> None:

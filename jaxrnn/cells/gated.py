@@ -93,7 +93,7 @@ class Gated:
 
     def initial_carry(self, params: Any) -> Any:
         """Zeros, or `params.initial` if the carry is learned."""
-        return self.zero_carry(params.W_h.dtype) if params.initial is None else params.initial
+        return self.zero_carry(params.W_x.dtype) if params.initial is None else params.initial
 
     def stages(self, params: Any) -> tuple[Dense, tuple[Dense, ...]]:
         """The dense maps of x and of the carry, all gates at once."""

@@ -17,10 +17,13 @@ from jaxtyping import PyTree
 
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams
 from jaxrnn.cells.blocks import check_dtype
+from jaxrnn.cells.projection_lstm import ProjectionLSTM, ProjectionLSTMParams
 from jaxrnn.network import Bidirectional, BidirectionalParams, Stack
 from jaxrnn.save import read_tensors
 
-_KEY = re.compile(r"(?P<name>(weight|bias)_(ih|hh))_l(?P<layer>\d+)(?P<reverse>_reverse)?")
+_KEY = re.compile(
+    r"(?P<name>(weight|bias)_(ih|hh)|weight_hr)_l(?P<layer>\d+)(?P<reverse>_reverse)?"
+)
 _KINDS = {1: "RNN", 3: "GRU", 4: "LSTM"}
 _ACTIVATIONS = {"tanh": ("tanh", jnp.tanh), "relu": ("relu", jax.nn.relu)}
 
@@ -28,7 +31,10 @@ Arrays = dict[str, np.ndarray]
 
 
 class _Layout(NamedTuple):
-    """What the names and shapes say: `gates` is 1 for an RNN, 3 for a GRU, 4 for an LSTM."""
+    """What the names and shapes say: `gates` is 1 for an RNN, 3 for a GRU, 4 for an LSTM.
+
+    `projection_size` is 0 for none, as in PyTorch.
+    """
 
     gates: int
     input_size: int
@@ -36,16 +42,28 @@ class _Layout(NamedTuple):
     layers: int
     directions: tuple[str, ...]
     bias: bool
+    projection_size: int
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output in one direction."""
+        return self.projection_size or self.hidden_size
+
+    def width(self, layer: int) -> int:
+        """Features that a layer reads."""
+        return self.output_size * len(self.directions) if layer else self.input_size
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every key that such a module has, and its shape."""
         rows, H = self.gates * self.hidden_size, self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.layers):
-            width = self.input_size if layer == 0 else H * len(self.directions)
             for direction in self.directions:
                 end = f"l{layer}{direction}"
-                shapes |= {f"weight_ih_{end}": (rows, width), f"weight_hh_{end}": (rows, H)}
+                shapes |= {f"weight_ih_{end}": (rows, self.width(layer))}
+                shapes |= {f"weight_hh_{end}": (rows, self.output_size)}
+                if self.projection_size:
+                    shapes |= {f"weight_hr_{end}": (self.projection_size, H)}
                 if self.bias:
                     shapes |= {f"bias_ih_{end}": (rows,), f"bias_hh_{end}": (rows,)}
         return shapes
@@ -59,7 +77,8 @@ def from_torch(
     """Reads a PyTorch `nn.RNN`, `nn.LSTM` or `nn.GRU`, of any depth, one direction or both.
 
     Kind, sizes, layers, directions and biases are read off the names and shapes. A GRU becomes
-    `GRU(reset="after", update_weighs="old")`; with biases, every cell has `biases=2`.
+    `GRU(reset="after", update_weighs="old")`, an LSTM with `proj_size` a `ProjectionLSTM`; with
+    biases, every cell has `biases=2`.
 
     Args:
         arrays: a state dict (of NumPy, JAX or PyTorch arrays), or the path of a safetensors file.
@@ -80,8 +99,7 @@ def from_torch(
     _check_complete(found, layout, prefix)
     layers, params = [], []
     for layer in range(layout.layers):
-        width = layout.input_size if layer == 0 else layout.hidden_size * len(layout.directions)
-        cell = _cell(layout, width, nonlinearity)
+        cell = _cell(layout, layout.width(layer), nonlinearity)
         ours = [_params_of(found, layout, f"l{layer}{d}") for d in layout.directions]
         two = len(ours) == 2
         layers.append(Bidirectional(cell) if two else cell)
@@ -138,10 +156,9 @@ def _matching(arrays: Mapping[str, Any], prefix: str) -> Arrays:
         raise ValueError(_no_keys(arrays, prefix))
     for name in own:
         if not _KEY.fullmatch(name):
-            hint = "; proj_size is not supported" if name.startswith("weight_hr_") else ""
             raise ValueError(
                 f"{prefix}{name} is not expected: an nn.RNN, nn.LSTM or nn.GRU has weight_ih, "
-                f"weight_hh, bias_ih and bias_hh, each with _l0, _l1 …{hint}"
+                "weight_hh, bias_ih, bias_hh and, with proj_size, weight_hr, each with _l0, _l1 …"
             )
     return {name: _as_numpy(f"{prefix}{name}", arrays[f"{prefix}{name}"]) for name in own}
 
@@ -172,29 +189,43 @@ def _layout(found: Arrays, prefix: str) -> _Layout:
     for key in ("weight_ih_l0", "weight_hh_l0"):
         if key not in found:
             raise ValueError(f"{prefix}{key} is missing: found {', '.join(sorted(found))}")
-    inner, recurrent = found["weight_ih_l0"].shape, found["weight_hh_l0"].shape
-    gates = recurrent[0] // recurrent[1] if len(recurrent) == 2 and recurrent[1] else 0
-    if gates not in _KINDS or recurrent[0] != gates * recurrent[1]:
-        raise ValueError(
-            f"{prefix}weight_hh_l0 has shape {recurrent}, expected (H, H) of an nn.RNN, "
-            "(3·H, H) of an nn.GRU or (4·H, H) of an nn.LSTM"
-        )
+    gates, H, P = _sizes(found, prefix)
+    inner = found["weight_ih_l0"].shape
     if len(inner) != 2:
         raise ValueError(f"{prefix}weight_ih_l0 has shape {inner}, expected (gates·H, I)")
     keys = [match for match in map(_KEY.fullmatch, found) if match]
     return _Layout(
         gates=gates,
         input_size=inner[1],
-        hidden_size=recurrent[1],
+        hidden_size=H,
         layers=1 + max(int(key["layer"]) for key in keys),
         directions=("", "_reverse") if any(key["reverse"] for key in keys) else ("",),
         bias=any(key["name"].startswith("bias") for key in keys),
+        projection_size=P,
     )
+
+
+def _sizes(found: Arrays, prefix: str) -> tuple[int, int, int]:
+    """The number of gates, H, and P, which is 0 without a projection."""
+    if "weight_hr_l0" in found:
+        projection = found["weight_hr_l0"].shape
+        if len(projection) != 2 or 0 in projection:
+            raise ValueError(f"{prefix}weight_hr_l0 has shape {projection}, expected (P, H)")
+        return 4, projection[1], projection[0]
+    recurrent = found["weight_hh_l0"].shape
+    gates = recurrent[0] // recurrent[1] if len(recurrent) == 2 and recurrent[1] else 0
+    if gates not in _KINDS or recurrent[0] != gates * recurrent[1]:
+        raise ValueError(
+            f"{prefix}weight_hh_l0 has shape {recurrent}, expected (H, H) of an nn.RNN, "
+            "(3·H, H) of an nn.GRU or (4·H, H) of an nn.LSTM"
+        )
+    return gates, recurrent[1], 0
 
 
 def _check_complete(found: Arrays, layout: _Layout, prefix: str) -> None:
     kind = f"nn.{_KINDS[layout.gates]} with input_size={layout.input_size}, "
     kind += f"hidden_size={layout.hidden_size}, num_layers={layout.layers}"
+    kind += f", proj_size={layout.projection_size}" if layout.projection_size else ""
     kind += ", bidirectional" if len(layout.directions) == 2 else ""
     expected = layout.shapes()
     for key, shape in expected.items():
@@ -211,24 +242,29 @@ def _check_complete(found: Arrays, layout: _Layout, prefix: str) -> None:
         raise ValueError(f"the arrays have several dtypes, {', '.join(dtypes)}: convert them first")
 
 
-def _cell(layout: _Layout, width: int, nonlinearity: str) -> Elman | GRU | LSTM:
+def _cell(layout: _Layout, width: int, nonlinearity: str) -> Any:
     sizes, biases = (width, layout.hidden_size), 2 if layout.bias else 0
     if layout.gates == 3:
         return GRU(*sizes, reset="after", update_weighs="old", biases=biases)
+    if layout.projection_size:
+        return ProjectionLSTM(*sizes, layout.projection_size, biases=biases)
     if layout.gates == 4:
         return LSTM(*sizes, biases=biases)
     return Elman(*sizes, activation=nonlinearity, biases=biases)
 
 
-def _params_of(found: Arrays, layout: _Layout, end: str) -> ElmanParams | GRUParams | LSTMParams:
+def _params_of(found: Arrays, layout: _Layout, end: str) -> Any:
     def block(name: str) -> Any:
         array = found.get(f"{name}_{end}")
         if array is None or layout.gates == 1:
             return None if array is None else jnp.array(array)
         return jnp.array(array.reshape(layout.gates, layout.hidden_size, *array.shape[1:]))
 
-    kind = {1: ElmanParams, 3: GRUParams, 4: LSTMParams}[layout.gates]
     blocks = [block(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    if layout.projection_size:
+        W_r = jnp.array(found[f"weight_hr_{end}"])
+        return ProjectionLSTMParams(*blocks, initial=None, W_r=W_r)
+    kind = {1: ElmanParams, 3: GRUParams, 4: LSTMParams}[layout.gates]
     return kind(*blocks, initial=None)
 
 
@@ -237,10 +273,11 @@ def _directions(layer: Any) -> tuple[Any, ...]:
 
 
 def _check_exportable(cell: Any, first: Any, index: int) -> None:
-    if type(cell) not in (Elman, GRU, LSTM):
+    if type(cell) not in (Elman, GRU, LSTM, ProjectionLSTM):
         raise TypeError(
             f"layer {index} is a {type(cell).__name__}: PyTorch's modules hold only Elman, GRU and "
-            "LSTM layers, or Bidirectional ones of them. Export the part that does"
+            "LSTM layers (ProjectionLSTM too), or Bidirectional ones of them. Export the part that "
+            "does"
         )
     if cell.learned_carry:
         raise ValueError(
@@ -272,12 +309,13 @@ def _nonlinearity(cell: Elman, index: int) -> str:
 _TRAITS = {
     "kind": lambda cell: type(cell).__name__,
     "hidden_size": lambda cell: cell.hidden_size,
+    "projection_size": lambda cell: getattr(cell, "projection_size", 0),
     "bias": lambda cell: cell.biases > 0,
     "activation": lambda cell: _nonlinearity(cell, 0) if isinstance(cell, Elman) else None,
 }
 
 
-def _arrays_of(cell: Elman | GRU | LSTM, params: Any, end: str) -> Arrays:
+def _arrays_of(cell: Any, params: Any, end: str) -> Arrays:
     W_x, W_h, b, b_h = params[:4]
     blocks = {"weight_ih": np.array(W_x), "weight_hh": np.array(W_h)}
     if b is not None:
@@ -290,4 +328,6 @@ def _arrays_of(cell: Elman | GRU | LSTM, params: Any, end: str) -> Arrays:
             block[1] *= -1  # the update gate turned around: 1 − σ(a) = σ(−a)
     if not isinstance(cell, Elman):
         blocks = {name: block.reshape(-1, *block.shape[2:]) for name, block in blocks.items()}
+    if isinstance(cell, ProjectionLSTM):
+        blocks["weight_hr"] = np.array(params.W_r)
     return {f"{name}_{end}": block for name, block in blocks.items()}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, PyTree
 
-from jaxrnn.methods.lowered import Moment, before_each, outputs, select
+from jaxrnn.methods.lowered import Moment, all_steps, before_each, select
 from jaxrnn.methods.scan import Scan
 
 
@@ -53,8 +53,7 @@ class Associative:
             return end if stretch.real is None else select(stretch.real, end, carry)
 
         carries = jax.vmap(after)(stretches)
-        before = before_each(carry, carries, reverse)
-        ys = outputs(cell, params, before, moments)
+        _, ys = all_steps(cell, params, before_each(carry, carries, reverse), moments)
         last = jax.tree.map(lambda a: a[0 if reverse else -1], carries)
         return (carries if every else last), ys
 

@@ -77,11 +77,11 @@ def before_each(first: PyTree, after: PyTree, reverse: bool) -> PyTree:
     return jax.tree.map(shift, first, after)
 
 
-def outputs(cell: Any, params: PyTree, before: PyTree, moments: Moment) -> PyTree:
-    """ys from the carry before every step, one step each, all at once."""
+def all_steps(cell: Any, params: PyTree, before: PyTree, moments: Moment) -> tuple[PyTree, PyTree]:
+    """The carry after every step and ys, from the carry before every step, all at once."""
     initial = None if moments.fresh is None else cell.initial_carry(params)
 
-    def one(before: PyTree, moment: Moment) -> PyTree:
-        return guarded_step(cell, params, initial, before, moment)[1]
+    def one(before: PyTree, moment: Moment) -> tuple[PyTree, PyTree]:
+        return guarded_step(cell, params, initial, before, moment)
 
     return jax.vmap(one)(before, moments)

@@ -22,7 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, PyTree
 
 from jaxrnn.cell import flatten_carry
-from jaxrnn.methods.lowered import Moment, before_each, guarded_step, outputs, select
+from jaxrnn.methods.lowered import Moment, all_steps, before_each, guarded_step, select
 from jaxrnn.methods.scan import Scan
 from jaxrnn.methods.segments import closes_over_traced
 
@@ -78,8 +78,9 @@ class Newton:
         _, back = flatten_carry(carry)
         problem = _Problem(self, cell, reverse)
         trajectory = _differentiable(problem)(params, carry, moments)
-        carries = jax.vmap(back)(trajectory)
-        ys = outputs(cell, params, before_each(carry, carries, reverse), moments)
+        before = before_each(carry, jax.vmap(back)(trajectory), reverse)
+        # one step more from everywhere, which ys need anyway: what is left of the error fades in it
+        carries, ys = all_steps(cell, params, before, moments)
         return (carries if every else _last(carries, reverse)), ys
 
     def report(

@@ -1,0 +1,95 @@
+"""What people do with an unroll, each as the README tells it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from oracle import assert_close
+from rows import problem
+
+import jaxrnn
+from jaxrnn import GRU, LSTM, unroll
+
+B, T = 3, 9
+
+
+def test_an_actor_that_steps_and_a_learner_that_unrolls_see_the_same():
+    cell = LSTM(3, 4, learned_carry=True)
+    params, xs, _ = problem(cell, (B, T))
+    done = np.random.default_rng(0).random((T, B)) < 0.3  # after step t, the episode is over
+
+    # the actor: all environments at once, one step at a time
+    initial = jax.tree.map(lambda a: jnp.broadcast_to(a, (B, *a.shape)), cell.initial_carry(params))
+    act = jax.jit(jax.vmap(cell.step, (None, 0, 0)))
+    carry, seen = initial, []
+    for t in range(T):
+        carry, y = act(params, carry, xs[:, t])
+        seen.append(y)
+        over = done[t][:, None]
+        carry = jax.tree.map(lambda a, b, over=over: jnp.where(over, a, b), initial, carry)
+
+    # the learner: the whole batch; an episode begins at t if the one before ended at t − 1
+    resets = jnp.concatenate([jnp.zeros((B, 1), bool), jnp.asarray(done.T[:, :-1])], axis=1)
+    _, ys = unroll(cell, params, xs, resets=resets)
+    assert_close(ys, jnp.stack(seen, axis=1), 1e-14)
+
+
+def test_burn_in_warms_the_carry_up_and_sends_no_gradient_back():
+    cell = GRU(3, 4)
+    params, xs, stored = problem(cell, (B, T))
+
+    def loss(params, xs):
+        carry, _ = unroll(cell, params, xs[:, :4], carry=stored)
+        _, ys = unroll(cell, params, xs[:, 4:], carry=jax.lax.stop_gradient(carry))
+        return jnp.sum(ys**2)
+
+    gradient = jax.grad(loss, 1)(params, xs)
+    assert not gradient[:, :4].any() and gradient[:, 4:].all()
+
+
+def test_data_with_time_first():
+    cell = GRU(3, 4)
+    params, xs, _ = problem(cell, (T, B))
+    carry, ys = jax.vmap(lambda xs: unroll(cell, params, xs), 1, (0, 1))(xs)
+    assert ys.shape == (T, B, 4)
+    assert_close((carry, ys.swapaxes(0, 1)), unroll(cell, params, xs.swapaxes(0, 1)))
+
+
+def test_carries_stored_with_the_data_start_its_pieces():
+    cell = LSTM(3, 4)
+    params, xs, _ = problem(cell, (B, T))
+    carries, ys = jaxrnn.trajectory(cell, params, xs)
+    stored = jax.tree.map(lambda a: a[:, 3], carries)  # the carry after step 3, before step 4
+    _, again = unroll(cell, params, xs[:, 4:], carry=stored)
+    assert_close(again, ys[:, 4:])
+
+
+def test_a_learned_initial_carry_learns_from_every_episode():
+    cell = LSTM(3, 4, learned_carry=True)
+    params, xs, _ = problem(cell, (T,))
+
+    def loss(params, resets):
+        return jnp.sum(unroll(cell, params, xs, resets=resets)[1][4:])
+
+    begins = jnp.arange(T) == 4
+    gradient = jax.grad(loss)(params, begins).initial
+    # what counts came after the reset: as if the episode had been alone
+    alone = jax.grad(lambda p: jnp.sum(unroll(cell, p, xs[4:])[1]))(params).initial
+    assert_close(gradient, alone)
+    assert all(leaf.all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_step_is_exported_and_runs_without_the_library():
+    cell = LSTM(3, 4)
+    params = cell.init(jax.random.key(0), jnp.float32)
+    carry, x = cell.initial_carry(params), jnp.ones(3, jnp.float32)
+
+    # a file knows arrays, not our classes: leaves in, leaves out
+    leaves, structure = jax.tree.flatten((params, carry, x))
+
+    def step(*leaves):
+        return jax.tree.leaves(cell.step(*structure.unflatten(leaves)))
+
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    content = jax.export.export(jax.jit(step))(*shapes).serialize()
+    again = jax.export.deserialize(content).call(*leaves)
+    assert_close(again, jax.tree.leaves(cell.step(params, carry, x)), 1e-6)
