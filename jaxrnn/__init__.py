@@ -104,12 +104,20 @@ from jaxrnn.methods import CuDNN as CuDNN
 # networks from cells
 from jaxrnn.network import Bidirectional as Bidirectional
 from jaxrnn.network import BidirectionalCarry as BidirectionalCarry
+from jaxrnn.network import BidirectionalOutputs as BidirectionalOutputs
 from jaxrnn.network import BidirectionalParams as BidirectionalParams
 from jaxrnn.network import Readout as Readout
 from jaxrnn.network import ReadoutParams as ReadoutParams
 from jaxrnn.network import Residual as Residual
 from jaxrnn.network import ResidualParams as ResidualParams
 from jaxrnn.network import Stack as Stack
+from jaxrnn.network import Normalized as Normalized
+from jaxrnn.network import VariationalDropout as VariationalDropout
+from jaxrnn.network import DropConnect as DropConnect
+from jaxrnn.network import Zoneout as Zoneout
+from jaxrnn.network import Delay as Delay
+from jaxrnn.network import FastSlow as FastSlow
+from jaxrnn.network import Pooled as Pooled
 
 # long sequences in windows
 from jaxrnn.truncated import truncated as truncated

@@ -20,7 +20,9 @@ from jaxrnn import (
     LSTM,
     Associative,
     Bidirectional,
+    DropConnect,
     Elman,
+    FastSlow,
     Loop,
     Newton,
     Readout,
@@ -28,6 +30,8 @@ from jaxrnn import (
     Scan,
     Stack,
     Staged,
+    VariationalDropout,
+    Zoneout,
 )
 
 
@@ -143,6 +147,12 @@ CELLS = {
     "residual": RESIDUAL,
     "residual-feed-back": FEED_BACK,
     "readout": READOUT,
+    "variational-dropout": VariationalDropout(GRU(I, H, learned_carry=True), 0.3, 0.4, 0.2),
+    "drop-connect": DropConnect(LSTM(I, H), 0.5),
+    "zoneout": Zoneout(LSTM(I, H), (("h", 0.2), ("c", 0.5))),
+    "fast-slow": FastSlow(
+        (LSTM(I, H), LSTM(5, H), LSTM(0, H)), Elman(H, 5, learned_carry=True), dropout=0.3
+    ),
 }
 
 # every other cell of the library, with its paper in NumPy

@@ -2,12 +2,14 @@
 
 import collections
 import re
+import runpy
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from oracle import assert_close
+from rows import problem
 
 import jaxrnn
 from jaxrnn import analysis, initializers
@@ -61,3 +63,21 @@ def test_the_cell_that_declares_its_stages_runs_the_fast_way():
 
     assert find_routes(cell, params, Carry(jnp.zeros(4))) is not None
     assert_close(gradient(jaxrnn.Staged()), gradient(jaxrnn.Loop()))
+
+
+def test_the_skeleton_to_copy_is_a_cell_that_goes_the_fast_way():
+    path = Path(__file__).parent.parent / "docs" / "skeleton_cell.py"
+    cell = runpy.run_path(str(path))["Skeleton"](3, 4)
+    params, xs, carry = problem(cell, (2, 5))
+
+    def gradient(method):
+        def loss(params, xs):
+            last, ys = jaxrnn.unroll(cell, params, xs, carry=carry, method=method)
+            return jnp.sum(jnp.sin(ys)) + jnp.sum(last.h)
+
+        return jax.grad(loss, (0, 1))(params, xs)
+
+    assert find_routes(cell, params, cell.initial_carry(params)) is not None
+    assert_close(gradient(None), gradient(jaxrnn.Loop()))
+    fresh = cell.init(jax.random.key(0), jnp.float64)
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)

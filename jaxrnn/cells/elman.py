@@ -63,6 +63,9 @@ class Elman(Gated):
     activation: φ, "tanh", "relu", "identity", "logistic", or a function defined in a module.
     biases: 0 for none, 1 for b, 2 for b and b_h (PyTorch's `nn.RNN`).
     learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
+
+    Equal to: PyTorch `nn.RNN` with biases=2; Keras `SimpleRNN`, Flax `SimpleCell`; Haiku
+    `VanillaRNN` with "relu".
     """
 
     activation: str | Callable[[Array], Array] = "tanh"

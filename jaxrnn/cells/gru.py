@@ -66,6 +66,9 @@ class GRU(Gated):
 
     biases: 0 for none; 1 for b, and with reset="after" a b_h for the candidate alone; 2 for all.
     learned_carry: whether h_0 is a parameter, `params.initial`, which starts at zero.
+
+    Equal to: Haiku `GRU`; with reset="after" and update_weighs="old" Flax `GRUCell` and Equinox
+    `GRUCell`, with biases=2 as well PyTorch `nn.GRU` and Keras `GRU`.
     """
 
     reset: str = "before"

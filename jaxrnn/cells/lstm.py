@@ -53,6 +53,9 @@ class LSTM(Gated):
 
     biases: 0 for none, 1 for b, 2 for b and b_h (PyTorch's `nn.LSTM`).
     learned_carry: whether h_0 and c_0 are parameters, `params.initial`, which start at zero.
+
+    Equal to: PyTorch `nn.LSTM` with biases=2; Keras `LSTM`, Flax `LSTMCell`, Equinox `LSTMCell`;
+    Haiku `LSTM`, which adds 1 to b of f at each step.
     """
 
     gates_of_x = (

@@ -269,7 +269,11 @@ def _params_of(found: Arrays, layout: _Layout, end: str) -> Any:
 
 
 def _directions(layer: Any) -> tuple[Any, ...]:
-    return (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,)
+    if not isinstance(layer, Bidirectional):
+        return (layer,)
+    if layer.merge != "concatenate":
+        raise ValueError(f"PyTorch puts both directions side by side, got merge={layer.merge!r}")
+    return layer.forward, layer.backward
 
 
 def _check_exportable(cell: Any, first: Any, index: int) -> None:

@@ -25,4 +25,3 @@ from jaxrnn.network.residual import ResidualParams as ResidualParams
 from jaxrnn.network.stack import Stack as Stack
 from jaxrnn.network.variational_dropout import VariationalDropout as VariationalDropout
 from jaxrnn.network.zoneout import Zoneout as Zoneout
-from jaxrnn.unroll import unroll as unroll
