@@ -1,7 +1,11 @@
 """What every test runs under: 64 bits, strict promotion, shapes in signatures checked."""
 
+import itertools
+from pathlib import Path
+
 import hypothesis
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -20,3 +24,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("jaxrnn")
+
+
+MAPS = Path("/proc/self/maps")
+_tests = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_programs():
+    """Each keeps memory mappings, of which Linux gives a process 65530: thousands are too many."""
+    yield
+    # looked at now and then, as counting them takes a while
+    if next(_tests) % 25 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 35_000:
+        jax.clear_caches()

@@ -208,7 +208,7 @@ def pretend(monkeypatch):
 @pytest.mark.parametrize(("biases", "reverse"), [(0, False), (1, True), (2, False)])
 def test_cudnn_equals_the_python_loop(biases, reverse, pretend):
     given = situation(LENGTHS, np.zeros((B, T)))
-    against_the_loop(LSTM(3, 4, biases), PRETENDED, given, reverse, jnp.float32, 1e-5)
+    against_the_loop(LSTM(3, 4, biases=biases), PRETENDED, given, reverse, jnp.float32, 1e-5)
 
 
 def calls(function, *arguments):

@@ -54,7 +54,10 @@ def log_norm(matrix):
 # all options together for every cell, each alone for one, in the long run: compiling is what costs
 @pytest.mark.parametrize(
     "name, option",
-    [(cell, "all") for cell in CELLS]
+    [
+        pytest.param(cell, "all", marks=() if cell in ("LSTM", "Stack") else pytest.mark.long)
+        for cell in CELLS
+    ]
     + [pytest.param("LSTM", o, marks=pytest.mark.long) for o in OPTIONS if o != "all"],
 )
 def test_decay_is_the_norm_of_the_ordered_product(name, option):
@@ -305,7 +308,7 @@ def _token_step(params, carry, token):
     return h, h
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 64, 128])
+@pytest.mark.parametrize("size", [1, 2, 5, 64, pytest.param(128, marks=pytest.mark.long)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_top_singular_value_to_rounding(size, dtype):
     draw = np.random.default_rng(size)

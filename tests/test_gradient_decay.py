@@ -58,6 +58,7 @@ def test_a_false_fact_is_not_ticked():
 # end to end
 
 
+@pytest.mark.long
 def test_chinese_text_from_the_command_line_to_the_redrawn_figure(poem, tmp_path, capsys):
     out = tmp_path / "results"
     cells = ["--cells", "elman", "lstm", "lstm-bias-1"]
@@ -87,6 +88,7 @@ def test_chinese_text_from_the_command_line_to_the_redrawn_figure(poem, tmp_path
     assert [p.name for p in (tmp_path / "again").iterdir()] == ["gradient_decay.svg"]
 
 
+@pytest.mark.long
 def test_curves_are_those_of_the_analysis_and_few_windows_give_the_same_as_many():
     import jax
     import jax.numpy as jnp

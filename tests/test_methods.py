@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import jaxrnn
 
@@ -34,6 +35,26 @@ def test_blocks_take_less_memory_than_all_steps_at_once():
     assert _temporary_bytes(steps, jaxrnn.Staged(block=16)) < 0.8 * _temporary_bytes(
         steps, jaxrnn.Staged()
     )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", [jaxrnn.Scan(checkpoint=True), jaxrnn.Staged(checkpoint=True)])
+def test_a_hundred_thousand_steps_fit_into_two_gibibytes_with_checkpoints(method):
+    cell = jaxrnn.LSTM(128, 128)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), dtype=jnp.float32))
+    xs = jax.ShapeDtypeStruct((8, 100_000, 128), jnp.float32)
+
+    def loss(params, xs, method):
+        return jnp.mean(jnp.square(jaxrnn.unroll(cell, params, xs, method=method)[1]))
+
+    def bytes_of(method):
+        gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnums=2)
+        memory = gradient.lower(params, xs, method).compile().memory_analysis()
+        return (
+            memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+        )
+
+    assert bytes_of(method) <= 2 * 2**30 < bytes_of(jaxrnn.Scan())
 
 
 def test_without_a_derivative_there_are_no_segments():

@@ -332,7 +332,15 @@ CAUSAL = [
 ]
 
 
-@pytest.mark.parametrize("network", CAUSAL, ids=lambda n: type(n).__name__)
+# compiling is what costs: one of each kind at once, the others in the long run
+@pytest.mark.parametrize(
+    "network",
+    [
+        n if i in (0, 5, 6) else pytest.param(n, marks=pytest.mark.long)
+        for i, n in enumerate(CAUSAL)
+    ],
+    ids=lambda n: type(n).__name__,
+)
 def test_streaming_equals_the_whole(network):
     params, xs, carry = problem(network, (2, T))
     key = jax.random.key(11)
@@ -416,9 +424,14 @@ def episodes(length, resets):
     return list(zip(starts, [*starts[1:], length], strict=True)) if length else []
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("with_resets", [False, True])
-@pytest.mark.parametrize("steps", [1, 2, 7])
+DELAYS = [(M, resets, back) for M in (1, 2, 7) for resets in (0, 1) for back in (0, 1)]
+QUICK_DELAYS = [(1, 0, 1), (2, 1, 0), (2, 1, 1), (7, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "with_resets", "reverse"),
+    [d if d in QUICK_DELAYS else pytest.param(*d, marks=pytest.mark.long) for d in DELAYS],
+)
 def test_delay(steps, with_resets, reverse):
     layer = LSTM(I, H, learned_carry=True)
     network, step = Delay(layer, steps), jax.jit(layer.step)
@@ -459,7 +472,11 @@ def test_delay(steps, with_resets, reverse):
 
 
 @pytest.mark.parametrize(
-    "layer", [Noisy(), VariationalDropout(LSTM(I, H), 0.3, 0.3)], ids=["cell", "mask"]
+    "layer",
+    [
+        pytest.param(Noisy(), id="cell"),
+        pytest.param(VariationalDropout(LSTM(I, H), 0.3, 0.3), id="mask", marks=pytest.mark.long),
+    ],
 )
 def test_delay_hands_noise_to_its_layer(layer):
     network = Delay(layer, 2)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracle import assert_close, see, situation
-from rows import problem
+from rows import CELLS, Stepping, problem
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Associative, Elman, Newton, Scan, trajectory, unroll
+from jaxrnn import cell as contract
+from jaxrnn.methods.associative import is_associative
 
 B, T = 4, 7
 
@@ -96,7 +98,7 @@ def seen(cell, verb, given, method, reverse, args):
 SMALL = LSTM(3, 2, learned_carry=True)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("cell", "method", "verb"),
     [
@@ -220,3 +222,31 @@ def test_every_derivative_of_newton():
 def test_options_of_newton_that_make_no_sense(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         Newton(**options)
+
+
+LONG = 4096
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [n for n, c in CELLS.items() if not is_associative(c)])
+def test_newton_or_its_fall_back_over_thousands_of_steps(name):
+    cell = CELLS[name]
+    if isinstance(cell, contract.Network):
+        cell = Stepping(cell)
+    params, xs, carry = problem(cell, (LONG,), seed=8, scale=0.25)
+    for dtype, rounding in ((jnp.float64, 1e-10), (jnp.float32, 1e-5)):
+
+        def short(tree, dtype=dtype):
+            def one(a):
+                wide = jnp.complex128 if dtype == jnp.float64 else jnp.complex64
+                if jnp.issubdtype(a.dtype, jnp.complexfloating):
+                    return a.astype(wide)
+                return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+            return jax.tree.map(one, tree)
+
+        at = short((params, xs, carry))
+        got, want = (
+            unroll(cell, *at[:2], carry=at[2], method=method) for method in (Newton(), Scan())
+        )
+        assert_close(got, want, rounding)

@@ -112,7 +112,11 @@ REFERENCES = [pytest.param(stored, id="stored"), pytest.param(live, id="live", m
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.long if c.layers == 3 else ()) for c in CASES],
+    ids=str,
+)
 def test_pytorch(case, reference):
     answers = ours(case)
     assert_close(answers, reference(case), DOUBLE)
