@@ -32,7 +32,10 @@ def print_all(result: dict) -> None:
         _print_curve(curve)
     if result["ways"]:
         columns, lines = ways.rows(result["ways"])
-        common.print_table("Table 9. Parallel in time, B = 1: forward / training", columns, lines)
+        common.print_table(
+            "Table 9. Parallel in time, B = 1: times as fast as Scan, forward / training "
+            "(turns of Newton, ! if it fell back)", columns, lines,
+        )  # fmt: skip
     for line in (*result["warnings"], *left_out(points, result["config"]["limit"])):
         say(f"Note: {line}")
     words = {True: "Holds", False: "Does not hold", None: "Not measured"}

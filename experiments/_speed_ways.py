@@ -26,13 +26,13 @@ class Way(NamedTuple):
 
 # Elman with a gain of one half forgets fast, which is what Newton needs
 WAYS = {
-    "min-gru": Way(lambda n: jaxrnn.MinGRU(n, n), Associative(), "minGRU, Associative", 256),
-    "lru": Way(lambda n: jaxrnn.LRU(n, n, n), Associative(), "LRU, Associative", 256),
-    "ind-rnn": Way(lambda n: jaxrnn.IndRNN(n, n), Newton(), "IndRNN, Newton", 256),
+    "min-gru": Way(lambda n: jaxrnn.MinGRU(n, n), Associative(), "minGRU", 256),
+    "lru": Way(lambda n: jaxrnn.LRU(n, n, n), Associative(), "LRU", 256),
+    "ind-rnn": Way(lambda n: jaxrnn.IndRNN(n, n), Newton(), "IndRNN", 256),
     "elman": Way(
         lambda n: jaxrnn.Elman(n, n, recurrent_initializer=Normal(0.5)),
         Newton(),
-        "Elman, Newton",
+        "Elman",
         16,
     ),
 }
@@ -100,7 +100,7 @@ def rows(found: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
         cell = table.setdefault((point["way"], point["size"]), {}).setdefault(point["steps"], {})
         cell[point["what"]] = f"{np.median(scan / parallel):.2g}"
         if point["turns"] is not None:
-            cell["turns"] = f" ({point['turns']}{', fell back' if point['fell_back'] else ''})"
+            cell["turns"] = f" ({point['turns']}{'!' if point['fell_back'] else ''})"
     lines = [
         [f"{WAYS[way].title}, N = {size}"]
         + [
@@ -109,4 +109,4 @@ def rows(found: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
         ]
         for (way, size), cells in table.items()
     ]
-    return ["times as fast as Scan (turns)", *(f"T = {T}" for T in steps)], lines
+    return ["", *(f"T = {T}" for T in steps)], lines

@@ -424,8 +424,9 @@ def episodes(length, resets):
     return list(zip(starts, [*starts[1:], length], strict=True)) if length else []
 
 
-DELAYS = [(M, resets, back) for M in (1, 2, 7) for resets in (0, 1) for back in (0, 1)]
-QUICK_DELAYS = [(1, 0, 1), (2, 1, 0), (2, 1, 1), (7, 0, 0)]
+BOTH = (False, True)
+DELAYS = [(M, resets, reverse) for M in (1, 2, 7) for resets in BOTH for reverse in BOTH]
+QUICK_DELAYS = [(1, False, True), (2, True, False), (7, False, False)]
 
 
 @pytest.mark.parametrize(

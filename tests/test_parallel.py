@@ -150,7 +150,9 @@ def test_nan_does_not_cross_a_reset_in_a_parallel_method(cell, method):
     assert_close(of_spoilt[3:], of_clean[3:])
 
 
-@pytest.mark.parametrize("method", [Newton(), Newton(jacobian="diagonal")])
+@pytest.mark.parametrize(
+    "method", [Newton(), pytest.param(Newton(jacobian="diagonal"), marks=pytest.mark.long)]
+)
 def test_newton_on_contracting_params_needs_few_turns_for_many_steps(method):
     cell, steps = GRU(3, 4), 4096
     params, xs, carry = problem(cell, (2, steps), seed=5)
@@ -188,6 +190,15 @@ def test_rows_that_converge_do_not_wait_for_those_that_fall_back():
     for row in range(2):
         p = jax.tree.map(lambda a, row=row: a[row], both)
         assert_close(ys[row], unroll(cell, p, xs[row], method=Scan())[1], 1e-10)
+
+
+def test_the_scan_is_paid_for_only_where_newton_fails():
+    cell = GRU(3, 4)
+    params, xs, _ = problem(cell, (2, 50))
+    run = jax.jit(lambda params, xs: unroll(cell, params, xs, method=Newton())[1])
+    entry = run.lower(params, xs).compile().as_text().split("ENTRY")[1]
+    # the turns, and the loop of at most one turn that holds the scan: XLA must not move it out
+    assert entry.count(" while(") == 2
 
 
 def test_every_derivative_of_newton():

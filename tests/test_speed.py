@@ -142,7 +142,7 @@ def test_the_tables_and_the_figure_of_a_whole_result(tmp_path, capsys):
     tables.print_all(result)
     shown = " ".join(capsys.readouterr().out.split())
     assert "11 times slower than the fastest; the limit is 8" in shown
-    assert "Elman, Newton, N = 4 2 / 2 (7)" in shown
+    assert "Elman, N = 4 2 / 2 (7)" in shown
     assert shown.count("Holds: ") == 6 and "Note: busy" in shown and "GRU: reset after" in shown
     assert "the best peer: 1.40, the best JAX peer: 2.00" in shown
     figure.draw(result, tmp_path / "speed.png")

@@ -236,10 +236,11 @@ def solve_linear(J: Array, u: Array, fresh: Array | None, reverse: bool) -> Arra
 def _solution(problem: _Problem, params: PyTree, carry: PyTree, moments: Moment) -> Array:
     found = _iterate(problem, params, carry, moments)
     ok = _accepted(problem.method, found)
-    # behind a barrier, or XLA would move what the loop does not change out of it, and pay for it
-    given = jax.lax.optimization_barrier((params, carry, moments))
 
-    def walk(_: Any) -> tuple[Array, Array]:
+    def walk(before: tuple[Array, Array]) -> tuple[Array, Array]:
+        # behind a barrier together with what the loop changes: XLA would move a scan that does not
+        # depend on that out of the loop, and pay for it
+        given, _ = jax.lax.optimization_barrier(((params, carry, moments), before))
         carries, _ = Scan()(problem.cell, *given, reverse=problem.reverse, every=True)
         return jnp.asarray(True), jax.vmap(lambda c: flatten_carry(c)[0])(carries)
 
