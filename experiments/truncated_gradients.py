@@ -82,7 +82,7 @@ def network(kind: str, config: Config) -> jaxrnn.Readout:
 
 def draw(config: Config, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """White noise, (B, T, 1), and its leaky sum at every step, of variance one in the long run."""
-    xs = jax.random.normal(key, (config.batch, config.length, 1))
+    xs = jax.random.normal(key, (config.batch, config.length, 1), jnp.float32)
     keep = float(np.exp(-1 / config.time_constant))
     gain = float(np.sqrt(1 - keep**2))
 
@@ -90,7 +90,7 @@ def draw(config: Config, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         total = keep * total + gain * x
         return total, total
 
-    _, targets = jax.lax.scan(leak, jnp.zeros((config.batch, 1)), jnp.moveaxis(xs, 1, 0))
+    _, targets = jax.lax.scan(leak, jnp.zeros_like(xs[:, 0]), jnp.moveaxis(xs, 1, 0))
     return xs, jnp.moveaxis(targets, 0, 1)
 
 
