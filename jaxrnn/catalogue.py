@@ -26,7 +26,7 @@ class Entry:
     year: of the first paper that its docstring names.
     parameters: how many learned numbers, with m = input_size and d = hidden_size, by default.
     carry: the fields of the carry and their shapes.
-    associative: whether `Associative` can take it through time.
+    linear: whether it is linear in time, so that `Associative` can take it there.
     declares: what else it declares: stages, gates, the structure of its Jacobian, noise.
     equal_to: what of other libraries computes the same.
     """
@@ -35,7 +35,7 @@ class Entry:
     year: int
     parameters: str
     carry: str
-    associative: bool
+    linear: bool
     declares: str
     equal_to: str
 
@@ -72,14 +72,14 @@ def example(kind: type, m: int, d: int) -> Any:
 
 def table() -> str:
     """The catalogue as a Markdown table."""
-    head = ("cell", "year", "parameters", "carry", "associative", "declares", "equal to")
+    head = ("cell", "year", "parameters", "carry", "linear in time", "declares", "equal to")
     rows = [
         (
             f"`{e.name}`",
             str(e.year),
             e.parameters,
             e.carry,
-            "yes" if e.associative else "",
+            "yes" if e.linear else "",
             e.declares,
             e.equal_to,
         )
@@ -90,11 +90,12 @@ def table() -> str:
 
 
 def text() -> str:
-    """The catalogue for a terminal: without what other libraries call it, which is long."""
-    head = ("cell", "year", "parameters", "carry", "assoc.", "declares")
+    """The catalogue for a terminal: what other libraries call a cell follows the table."""
+    head = ("cell", "year", "parameters", "carry", "linear", "declares")
+    found = entries()
     rows = [
-        (e.name, str(e.year), e.parameters, e.carry, "yes" if e.associative else "–", e.declares)
-        for e in entries()
+        (e.name, str(e.year), e.parameters, e.carry, "yes" if e.linear else "–", e.declares)
+        for e in found
     ]
     lines = [head, *rows]
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
@@ -103,8 +104,12 @@ def text() -> str:
         for line in lines
     ]
     padded.insert(1, "─" * max(map(len, padded)))
-    note = "m input_size, d hidden_size, options as by default; python -m jaxrnn NAME for one cell"
-    return "\n".join([*padded, "", note])
+    elsewhere = [f"{e.name} = {e.equal_to}" for e in found if e.equal_to]
+    notes = [
+        "m input_size, d hidden_size, options as by default; python -m jaxrnn NAME for one cell",
+        "linear: in time, so that Associative() can take it there",
+    ]
+    return "\n".join([*padded, "", *elsewhere, "", *notes])
 
 
 def card(name: str) -> str:
@@ -143,7 +148,7 @@ def _entry(kind: type) -> Entry:
         year=int(year.group()),
         parameters=formula(kind),
         carry=", ".join(_shapes(_carry(cell))),
-        associative=hasattr(cell, "element"),
+        linear=hasattr(cell, "element"),
         declares=", ".join(declared),
         equal_to="" if equal is None else " ".join(equal.group(1).split()).rstrip("."),
     )

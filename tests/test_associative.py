@@ -18,15 +18,6 @@ ROWS = papers.linear.ROWS | papers.matrix.ROWS
 CELLS = {name: row.cell for name, row in ROWS.items() if is_associative(row.cell)}
 
 
-def one_of_each_class():
-    """The names of all cells, of which the second and later of a class go to the long run."""
-    seen = set()
-    for name, cell in CELLS.items():
-        marks = [pytest.mark.long] if type(cell) in seen else []
-        seen.add(type(cell))
-        yield pytest.param(name, marks=marks)
-
-
 SITUATIONS = {
     "plain": situation([T] * B, np.zeros((B, T))),
     "lengths": situation([0, 1, 5], np.zeros((B, T))),

@@ -48,5 +48,6 @@ def test_the_command_line_prints_the_table_one_cell_or_one_sentence():
 
     everything, lstm, wrong = run(), run("lstm"), run("LSTN")
     assert all(name in everything.stdout for name in catalogue.classes())
+    assert "LSTM = PyTorch `nn.LSTM` with biases=2; Keras `LSTM`" in everything.stdout
     assert "c_t     = f ⊙ c_{t-1} + i ⊙ g" in lstm.stdout and "W_x (4, d, m)" in lstm.stdout
     assert wrong.returncode == 2 and "no cell is called 'LSTN': there are ATR, " in wrong.stderr
