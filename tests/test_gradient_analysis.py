@@ -54,10 +54,7 @@ def log_norm(matrix):
 # all options together for every cell, each alone for one, in the long run: compiling is what costs
 @pytest.mark.parametrize(
     "name, option",
-    [
-        pytest.param(cell, "all", marks=() if cell in ("LSTM", "Stack") else pytest.mark.long)
-        for cell in CELLS
-    ]
+    [pytest.param(cell, "all", marks=() if cell == "Stack" else pytest.mark.long) for cell in CELLS]
     + [pytest.param("LSTM", o, marks=pytest.mark.long) for o in OPTIONS if o != "all"],
 )
 def test_decay_is_the_norm_of_the_ordered_product(name, option):

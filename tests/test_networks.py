@@ -496,6 +496,7 @@ def test_delay_hands_noise_to_its_layer(layer):
     assert_close(single, got[1][0])
 
 
+@pytest.mark.long
 def test_networks_of_networks():
     network = Readout(
         Stack(

@@ -230,6 +230,7 @@ def test_who_is_far_too_slow_is_left_out_but_never_ours(monkeypatch):
 # ---- end to end
 
 
+@pytest.mark.long
 def test_without_peers_it_runs_to_the_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = speed.run(

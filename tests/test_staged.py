@@ -60,7 +60,7 @@ def number(cell, params, xs, method, **options):
     return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((carry, ys)))
 
 
-@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("ahead", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_users_declaration_gives_the_derivatives_of_the_loop(ahead):
     params, xs, _ = problem(Two(), (2, T), scale=0.3)
     resets = jnp.arange(T) == jnp.array([[2], [3]])
