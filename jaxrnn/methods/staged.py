@@ -26,21 +26,17 @@ from jaxtyping import Array, PyTree
 from jaxrnn.dense import Dense, add_gates, multiply
 from jaxrnn.methods.lowered import Moment, select
 from jaxrnn.methods.scan import Scan, check_options
-from jaxrnn.methods.segments import Segments, checkpointed, even_length
+from jaxrnn.methods.segments import Segments, checkpointed
 from jaxrnn.methods.stages import (
     Routes,
+    at_all_steps,
     elementwise_part,
     find_routes,
     gate_shapes,
     has_stages,
+    is_dear,
     runs_of,
     stretches_of,
-)
-
-# what is worth keeping for the backward pass: the rest follows from it by a few multiplications
-_DEAR = (
-    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf erf_inv erfc exp exp2 expm1 lgamma "
-    "log log1p logistic pow rsqrt sin sinh sqrt tan tanh"
 )
 
 
@@ -299,7 +295,7 @@ def _forwards_keeping(
     def keep(k: int | None, *at: PyTree) -> tuple[Any, Any]:
         # the derivative of a piece, as a function and the numbers that it takes from this step
         piece = functools.partial(elementwise_part, walk.cell, upto=k)
-        piece = jax.checkpoint(piece, policy=_is_dear, prevent_cse=False)
+        piece = jax.checkpoint(piece, policy=is_dear, prevent_cse=False)
         out, derivative = jax.linearize(piece, *at)
         derivative, numbers = jax.closure_convert(derivative, *jax.tree.map(jnp.zeros_like, at))
         linear.append(derivative)
@@ -370,10 +366,6 @@ def _scan_once(
     return end, jax.tree.map(found.__getitem__, where)
 
 
-def _is_dear(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive.name in _DEAR.split()
-
-
 def _inhomogeneous(
     walk: Walk,
     maps: tuple[Dense, tuple[Dense, ...]],
@@ -409,7 +401,7 @@ def _inhomogeneous(
             direct.append(_sum(from_x(first, last)))
         else:
             d = d_of_x.vectors[first - gates]
-            direct.append(None if _is_zero(d) else _at_all_steps(d.reshape(-1), len(xs)))
+            direct.append(None if _is_zero(d) else at_all_steps(d.reshape(-1), len(xs)))
     return tuple(into), tuple(direct)
 
 
@@ -432,7 +424,7 @@ def _affine(
         )
     if not (d_dense.b is None or _is_zero(d_dense.b)):
         d_b = jnp.pad(d_dense.b, ((len(dense.W) - len(d_dense.b), 0), (0, 0)))
-        terms.append(_at_all_steps(d_b[first:last].reshape(-1), steps))
+        terms.append(at_all_steps(d_b[first:last].reshape(-1), steps))
     return terms
 
 
@@ -440,15 +432,6 @@ def _times_before(walk: Walk, after: Array, first: Array, W: Array) -> Array:
     # the product is shifted, not what is multiplied: that would be stored for the backward pass
     edge, rest = walk.times(first[None], W), walk.times(after, W)
     return jnp.concatenate((rest[1:], edge) if walk.reverse else (edge, rest[:-1]))
-
-
-def _at_all_steps(row: Array, steps: int) -> Array:
-    """`row` once for each step. The transpose adds up in blocks, whose error grows as √steps."""
-    size = even_length(math.isqrt(steps), steps)
-    blocks = -(-steps // size)
-    # products, as XLA would merge two sums into one that goes step by step
-    rows = jnp.outer(jnp.ones(blocks, row.dtype), row)
-    return jnp.einsum("s,bn->bsn", jnp.ones(size, row.dtype), rows).reshape(-1, len(row))[:steps]
 
 
 def _sum(terms: list[Array]) -> Array | None:
