@@ -219,3 +219,25 @@ def test_the_default_method_goes_in_blocks_where_memory_counts_and_time_does_not
 def test_the_default_method_fills_cores_that_one_product_leaves_idle():
     assert chosen(GRU(256, 256, reset="after"), 64).unroll == 2  # 768 columns in tiles of 256
     assert chosen(GRU(256, 256), 64).unroll == chosen(LSTM(256, 256), 64).unroll == 1
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class VectorAsBias(Elman):
+    """Adds a learned vector to what its map gives, where a bias is asked for."""
+
+    def stages(self, params):
+        of_x, of_carry = super().stages(params)
+        return of_x._replace(vectors=(params.b,)), of_carry
+
+    def elementwise(self, carry, from_x, of_h):
+        _, vector = from_x
+        (a,) = of_h(carry.h, plus=(vector,))
+        return type(carry)(a), a
+
+
+def test_a_vector_that_is_a_bias_is_told_so():
+    cell = VectorAsBias(3, 4)
+    params = cell.init(jax.random.key(0), jnp.float64)
+    with pytest.raises(ValueError, match="declare that one as the bias of the map"):
+        unroll(cell, params, jnp.ones((5, 3)))
