@@ -168,8 +168,10 @@ def _iterate(problem: _Problem, params: PyTree, carry: PyTree, moments: Moment) 
         J = J if method.damping == 0 else (1 - method.damping) * J
         correction = solve_linear(J, residual, moments.fresh, reverse)
         trajectory = found.trajectory + correction
-        size = jnp.maximum(jnp.max(jnp.abs(trajectory)), 1)
-        return _Found(trajectory, found.turns + 1, jnp.max(jnp.abs(correction)) / size)
+        error = jnp.max(jnp.abs(correction)) / jnp.maximum(jnp.max(jnp.abs(trajectory)), 1)
+        # said outright: on some processors XLA's maximum steps over a NaN
+        error = jnp.where(jnp.all(jnp.isfinite(trajectory)), error, jnp.nan)
+        return _Found(trajectory, found.turns + 1, error)
 
     def goes_on(found: _Found) -> Array:
         # NaN is never accepted; once there, it stays
