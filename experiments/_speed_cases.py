@@ -38,7 +38,7 @@ class Case(NamedTuple):
         return GATES[self.cell]
 
     def inputs(self, seed: int) -> np.ndarray:
-        """xs as our public layout has it: (B, T, I), standard normal, float32."""
+        """xs as (B, T, I), standard normal, float32."""
         size = (self.batch, self.steps, self.input_size)
         return np.random.default_rng(seed).standard_normal(size, np.float32)
 

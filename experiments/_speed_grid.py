@@ -13,9 +13,10 @@ import jaxrnn
 from experiments import _speed_floor as floor
 from experiments._speed_cases import TASKS, Case, draw_params
 from experiments._speed_clock import Runner, in_rounds, warm_up
-from experiments._speed_peers import PEERS, Model, TorchModel
+from experiments._speed_peers import PEERS, Model, TorchModel, time_first
 
 OURS = "ours"
+BATCH_FIRST = "ours, batch first"
 DEFAULT_GRU = "ours, default GRU"
 CHECKPOINT = "ours, checkpoint"
 AGREEMENT = 1e-5  # allowed distance from PyTorch in float32, outputs and gradients
@@ -30,16 +31,26 @@ def our_cell(case: Case) -> Any:
     return jaxrnn.LSTM(I, H) if case.cell == "lstm" else jaxrnn.Elman(I, H)
 
 
-def ours(case: Case, xs: np.ndarray, cell: Any = None, method: Any = None) -> Model:
-    """`jaxrnn.unroll` as a newcomer calls it: batch first, no method named."""
+def ours(
+    case: Case, xs: np.ndarray, cell: Any = None, method: Any = None, batch_first: bool = False
+) -> Model:
+    """`jaxrnn.unroll` on data that lie time first, as the peers' do; no method named.
+
+    XLA cancels the exchange of axes against the one within `unroll`.
+    """
     cell = our_cell(case) if cell is None else cell
 
     def apply(params: Any, xs: Any) -> Any:
         return jaxrnn.unroll(cell, params, xs, method=method)[1]
 
+    def apply_time_first(params: Any, xs: Any) -> Any:
+        return jnp.swapaxes(apply(params, jnp.swapaxes(xs, 0, 1)), 0, 1)
+
     init = functools.partial(cell.init, dtype=jnp.float32)
     params = draw_params(init, jax.random.key(0), size=case.hidden_size)
-    return Model(params, jnp.asarray(xs), apply)
+    if batch_first:
+        return Model(params, jnp.asarray(xs), apply)
+    return Model(params, jnp.asarray(time_first(xs)), apply_time_first)
 
 
 Models = dict[str, tuple[str, Model | TorchModel]]
@@ -47,7 +58,10 @@ Models = dict[str, tuple[str, Model | TorchModel]]
 
 def models(case: Case, xs: np.ndarray, peers: Sequence[str]) -> Models:
     """Name to (kind, model) of all that serve a case."""
-    found: Models = {OURS: ("ours", ours(case, xs))}
+    found: Models = {
+        OURS: ("ours", ours(case, xs)),
+        BATCH_FIRST: ("variant", ours(case, xs, batch_first=True)),
+    }
     if case.cell == "gru":
         default = jaxrnn.GRU(case.input_size, case.hidden_size)
         found[DEFAULT_GRU] = ("variant", ours(case, xs, default))

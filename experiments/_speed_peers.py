@@ -104,7 +104,8 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _time_first(xs: np.ndarray) -> np.ndarray:
+def time_first(xs: np.ndarray) -> np.ndarray:
+    """(B, T, I) as (T, B, I)."""
     return np.ascontiguousarray(np.swapaxes(xs, 0, 1))
 
 
@@ -113,14 +114,14 @@ def _torch(case: Case, xs: np.ndarray) -> TorchModel:
     torch.manual_seed(0)
     layers = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
     module = layers[case.cell](case.input_size, case.hidden_size)
-    return TorchModel(module, torch.from_numpy(_time_first(xs)))
+    return TorchModel(module, torch.from_numpy(time_first(xs)))
 
 
 def _linen(case: Case, xs: np.ndarray) -> Model:
     nn: Any = importlib.import_module("flax.linen")
     cells = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "elman": nn.SimpleCell}
     network = nn.RNN(cells[case.cell](case.hidden_size), time_major=True)
-    first = jnp.asarray(_time_first(xs))
+    first = jnp.asarray(time_first(xs))
     params = draw_params(network.init, jax.random.key(0), first, size=case.hidden_size)
     return Model(params, first, network.apply)
 
@@ -137,7 +138,7 @@ def _nnx(case: Case, xs: np.ndarray) -> Model:
     def apply(params: Any, xs: Any) -> Any:
         return nnx.merge(graph, params, rest)(xs, initial_carry=carry)
 
-    return Model(params, jnp.asarray(_time_first(xs)), apply)
+    return Model(params, jnp.asarray(time_first(xs)), apply)
 
 
 def _equinox(case: Case, xs: np.ndarray) -> Model | None:
@@ -156,7 +157,7 @@ def _equinox(case: Case, xs: np.ndarray) -> Model | None:
 
         return jax.lax.scan(body, (zeros, zeros) if is_lstm else zeros, xs)[1]
 
-    return Model(cell, jnp.asarray(_time_first(xs)), apply)
+    return Model(cell, jnp.asarray(time_first(xs)), apply)
 
 
 def _haiku(case: Case, xs: np.ndarray) -> Model:
@@ -179,7 +180,7 @@ def _haiku(case: Case, xs: np.ndarray) -> Model:
         return hk.dynamic_unroll(core, xs, core.initial_state(case.batch))[0]
 
     transformed = hk.without_apply_rng(hk.transform(network))
-    first = jnp.asarray(_time_first(xs))
+    first = jnp.asarray(time_first(xs))
     params = draw_params(transformed.init, jax.random.key(0), first, size=case.hidden_size)
     return Model(params, first, transformed.apply)
 

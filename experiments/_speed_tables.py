@@ -8,11 +8,12 @@ import numpy as np
 from experiments import _common as common
 from experiments import _speed_ways as ways
 from experiments._speed_floor import NAME as FLOOR
-from experiments._speed_grid import CHECKPOINT, DEFAULT_GRU, OURS
+from experiments._speed_grid import BATCH_FIRST, CHECKPOINT, DEFAULT_GRU, OURS
 from experiments._speed_peers import PEERS
 from experiments._speed_report import label, quantiles, summary, times, where
 
 SHORT = {
+    BATCH_FIRST: "(B, T, I)",
     DEFAULT_GRU: "default",
     CHECKPOINT: "checkpt",
     "Flax linen": "linen",
@@ -63,8 +64,8 @@ def _print_grid(result: dict) -> None:
     title = "Table 7. Tracing and compiling, median over points"
     common.print_table(title, ("seconds", *_heads(points)), list(compile_rows(points)))
     say(
-        "ours: the GRU in PyTorch's form; default: GRU() as it stands; checkpt: "
-        "Staged(checkpoint=True); products: the same matrix products, step by step and alone."
+        "ours: on data with time first, the GRU in PyTorch's form; (B, T, I): the same on data with "
+        "the batch first; default: GRU() as it stands; checkpt: Staged(checkpoint=True); products: the same matrix products, step by step and alone."
     )
     for name in result["peers"]:
         say(f"{PEERS[name].title}: {PEERS[name].note}.")

@@ -1,5 +1,7 @@
 """What people do with an unroll, each as the README tells it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,12 +48,22 @@ def test_burn_in_warms_the_carry_up_and_sends_no_gradient_back():
     assert not gradient[:, :4].any() and gradient[:, 4:].all()
 
 
-def test_data_with_time_first():
+def test_data_with_time_first_are_never_transposed():
     cell = GRU(3, 4)
     params, xs, _ = problem(cell, (T, B))
-    carry, ys = jax.vmap(lambda xs: unroll(cell, params, xs), 1, (0, 1))(xs)
+
+    @jax.jit
+    def run(params, xs):
+        carry, ys = unroll(cell, params, xs.swapaxes(0, 1))
+        return carry, ys.swapaxes(0, 1)
+
+    carry, ys = run(params, xs)
     assert ys.shape == (T, B, 4)
-    assert_close((carry, ys.swapaxes(0, 1)), unroll(cell, params, xs.swapaxes(0, 1)))
+    expected = jax.vmap(lambda xs: unroll(cell, params, xs), 1, (0, 1))(xs)
+    assert_close((carry, ys), expected)
+    program = run.lower(params, xs).compile().as_text()
+    transposed = re.findall(r"= \w+(\[.*?\])\S* (?:transpose|copy)\(", program)
+    assert not {f"[{T},{B},3]", f"[{B},{T},3]", f"[{T},{B},4]", f"[{B},{T},4]"} & set(transposed)
 
 
 def test_carries_stored_with_the_data_start_its_pieces():

@@ -246,7 +246,7 @@ def test_without_peers_it_runs_to_the_end(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "speed.json").read_text())
     assert record["peers"] == [] and set(record["missing"]) == {"torch", "linen"}
     names = [c["name"] for c in record["points"][1]["contenders"]]
-    assert names == ["ours", grid.CHECKPOINT, floor.NAME]
+    assert names == ["ours", grid.BATCH_FIRST, grid.CHECKPOINT, floor.NAME]
     assert all(len(c["seconds"]) == 2 for p in record["points"] for c in p["contenders"])
     assert len(record["curves"]) == 2 and record["streaming"]["seconds"].keys() == {"ours"}
     assert {point["way"] for point in record["ways"]} == {"lru", "elman"}
