@@ -64,8 +64,9 @@ def _print_grid(result: dict) -> None:
     title = "Table 7. Tracing and compiling, median over points"
     common.print_table(title, ("seconds", *_heads(points)), list(compile_rows(points)))
     say(
-        "ours: on data with time first, the GRU in PyTorch's form; (B, T, I): the same on data with "
-        "the batch first; default: GRU() as it stands; checkpt: Staged(checkpoint=True); products: the same matrix products, step by step and alone."
+        "ours: on data with time first, the GRU in PyTorch's form; (B, T, I): the same on data "
+        "with the batch first; default: GRU() as it stands; checkpt: Staged(checkpoint=True); "
+        "products: the same matrix products, step by step and alone."
     )
     for name in result["peers"]:
         say(f"{PEERS[name].title}: {PEERS[name].note}.")

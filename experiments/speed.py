@@ -15,11 +15,11 @@ Cost
     sequences of more than 2¹⁴ steps.
 
 Forward: all outputs. Training: mean(ys²) and its gradient of params, no optimiser. float32, on the
-CPU. Data lie time first, (T, B, I), ours among them; batch first for Keras, which knows nothing else,
-and for a second row of ours, which shows what that layout costs. Everything is compiled first; then, round
-by round in an order drawn anew, each contender warms up for 20 ms and is timed. Cells differ as
-their libraries do; see the notes below the tables. Peers that are not installed are left out:
-pip install 'jaxrnn[peers]'.
+CPU. Data lie time first, (T, B, I), for ours too; batch first for Keras, which knows nothing else,
+and for a second row of ours, which shows what that layout costs. Everything is compiled first;
+then, round by round in an order drawn anew, each contender warms up for 20 ms and is timed. Cells
+differ as their libraries do; see the notes below the tables. Peers that are not installed are left
+out: pip install 'jaxrnn[peers]'.
 """
 
 import dataclasses
