@@ -375,15 +375,15 @@ def test_the_built_in_text_repeats_no_paragraph():
 
 
 def test_characters_without_a_font_become_boxes_and_a_line(monkeypatch, tmp_path):
-    dejavu = {k: v for k, v in plot._regular_fonts().items() if "DejaVu" in k}
-    monkeypatch.setattr(plot, "_regular_fonts", lambda: dejavu)
-    plot._characters.cache_clear()
+    dejavu = {k: v for k, v in plot.text._regular_fonts().items() if "DejaVu" in k}
+    monkeypatch.setattr(plot.text, "_regular_fonts", lambda: dejavu)
+    plot.text._characters.cache_clear()
     families, missing = plot.families_for("明月 moon")
     assert families == ["DejaVu Sans Mono"] and set(missing) == set("明月")
     assert plot.drawable("明 m\n", families) == "□ m↵"
     (line,) = figure._about_fonts(missing)
     assert "fonts-noto-cjk" in line
-    plot._characters.cache_clear()
+    plot.text._characters.cache_clear()
 
 
 def test_names_never_overlap_and_stay_inside():

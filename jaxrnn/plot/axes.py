@@ -1,20 +1,13 @@
-"""Figures from result records. Computes nothing; imported by name, because it needs matplotlib.
+"""What figures of log-norms are made of: axes in powers of ten, bands, names at the ends."""
 
-Curves of log-norms over lag are drawn on a linear axis of logarithms, so that 1e-500 is as good a
-value as any; powers of ten stand at the left, natural logarithms at the right.
-"""
-
-import functools
 import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # Okabe and Ito 2008: told apart with every kind of colour vision
@@ -22,7 +15,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LN10 = math.log(10)
 # a norm squares first: what is below this has a square that float32 flushes to zero
 FLOAT32_ZERO = 0.5 * math.log(float(np.finfo(np.float32).tiny))
-MISSING = "□"
+
+
+def new_axes(width: float = 8, height: float = 4.5) -> Axes:
+    """Axes of a figure of their own, in inches, for a caller that brought none."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
 class Curve(NamedTuple):
@@ -40,26 +37,6 @@ class Curve(NamedTuple):
         if len(under):
             return float(under[0]), bottom, True
         return float(last), float(np.nan_to_num(self.values[last])), False
-
-
-def gradient_decay(
-    record: Any, axes: Axes | None = None, label: str = "", colour: str = ""
-) -> Axes:
-    """Draws the curve of a `jaxrnn.analysis.GradientDecay`: median over its batch axes, and band.
-
-    Without axes it makes a figure of its own: `plot.gradient_decay(record).figure.savefig(…)`.
-    """
-    if axes is None:
-        axes = Figure(figsize=(8, 4.5), layout="constrained").add_subplot()
-    log_norm = np.asarray(record.log_spectral_norm)
-    log_norms = log_norm.reshape(-1, log_norm.shape[-1])
-    steps = log_norms.shape[-1]
-    drawn = curve(axes, with_lag_zero(log_norms), colour or COLOURS[0], text=label)
-    lag_axis(axes, steps)
-    power_axis(axes, "σ_max of ∂carry_T/∂carry_(T−k)")
-    axes.set_ylim(*limits(with_lag_zero(log_norms)))
-    label_ends(axes, [drawn])
-    return axes
 
 
 def with_lag_zero(log_norms: np.ndarray) -> np.ndarray:
@@ -234,102 +211,3 @@ def spread(
         places[i] = max(places[i], floor + heights[i] / 2)
         floor = places[i] + heights[i] / 2
     return places
-
-
-def coloured_text(
-    axes: Axes,
-    names: Sequence[str],
-    text: str,
-    values: np.ndarray,
-    families: Sequence[str],
-    *,
-    low: float,
-    high: float,
-    size: float = 11,
-) -> Any:
-    """The same characters in a row for each name, each on a ground coloured by its value."""
-    image = axes.imshow(
-        np.clip(np.nan_to_num(values, neginf=low), low, high),
-        cmap="cividis",
-        vmin=low,
-        vmax=high,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    for i in range(len(names)):
-        for j, character in enumerate(text):
-            bright = values[i, j] > low + 0.55 * (high - low)
-            axes.text(
-                j,
-                i,
-                character,
-                color="black" if bright else "white",
-                ha="center",
-                va="center",
-                fontsize=size,
-                family=list(families),
-                parse_math=False,
-            )
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return image
-
-
-def drawable(text: str, families: Sequence[str]) -> str:
-    """The text with signs for white space, and a box for each character no family has."""
-    have = frozenset().union(*(_characters(family) for family in families))
-    signs = {"\n": "↵", "\t": "⇥"}
-    shown = (signs.get(character, character) for character in text)
-    return "".join(c if ord(c) in have else MISSING for c in shown)
-
-
-def families_for(text: str, first: str = "DejaVu Sans Mono") -> tuple[list[str], str]:
-    """Installed font families that can draw a text, and the characters that none of them has."""
-    wanted = {ord(c) for c in text if c.isprintable()}
-    missing = wanted - _characters(first)
-    families = [first]
-    if missing:
-        _find_new_fonts()
-        names = sorted(_regular_fonts())
-        while missing:
-            # of fonts with the same characters, the one in the simplified Chinese style
-            best = max(names, key=lambda name: (len(missing & _characters(name)), " SC" in name))
-            if not missing & _characters(best):
-                break
-            families.append(best)
-            missing -= _characters(best)
-    return families, "".join(map(chr, sorted(missing)))
-
-
-@functools.cache
-def _find_new_fonts() -> None:
-    # matplotlib remembers fonts on disk, and does not see one that was installed since
-    known = {font.fname for font in font_manager.fontManager.ttflist}
-    for path in font_manager.findSystemFonts():
-        if path not in known:
-            try:
-                font_manager.fontManager.addfont(path)
-            except (OSError, RuntimeError, ValueError):
-                continue  # not a font that matplotlib can read
-
-
-@functools.cache
-def _characters(family: str) -> frozenset[int]:
-    try:
-        font = FT2Font(_regular_fonts()[family])
-        return frozenset(font.get_charmap()) if font.scalable else frozenset()
-    except (KeyError, OSError, RuntimeError, ValueError):
-        return frozenset()
-
-
-def _regular_fonts() -> dict[str, str]:
-    # families with an upright face of normal weight, the one that matplotlib will draw with; the
-    # font of last resort has every character, but as a box
-    return {
-        font.name: font.fname
-        for font in font_manager.fontManager.ttflist
-        if font.style == "normal" and font.weight in (400, "normal") and "Last" not in font.name
-    }
