@@ -8,7 +8,7 @@ import numpy as np
 from experiments._speed_cases import MEMORY_SHAPE, TITLES, WIDE
 from experiments._speed_floor import NAME as FLOOR
 from experiments._speed_grid import CHECKPOINT, OURS
-from experiments._speed_stream import CELLS
+from experiments._speed_stream import CELLS, EMPTY
 
 AT_EVERY_POINT, MEAN, MEAN_JAX, ABOVE_FLOOR = 0.95, 1.3, 1.6, 1.5
 CHECKPOINT_BYTES, CHECKPOINT_TIME, STREAMING = 0.5, 1.35, 0.4
@@ -180,4 +180,7 @@ def _streaming(streaming: dict | None) -> Judgement:
     low, middle, high = quantiles(np.array(seconds[OURS]) / np.array(theirs))
     waiting = np.median(np.array(streaming["waiting"][OURS]) / np.array(theirs))
     measured = f"{middle:.2f} [{low:.2f}–{high:.2f}]; {waiting:.2f} where every step is waited for"
+    if EMPTY in seconds:
+        empty = np.median(np.array(seconds[EMPTY]) / np.array(theirs))
+        measured += f"; {empty:.2f} for the same call without products"
     return claim, middle <= STREAMING, measured

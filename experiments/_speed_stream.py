@@ -19,6 +19,7 @@ from experiments._speed_clock import in_rounds, warm_up
 from experiments._speed_peers import PEERS, cores
 
 LAYERS = 2
+EMPTY = "the same call without products"  # what it takes to hand arrays to XLA and back
 # goes through all steps; given True, it waits after each, and only at the end otherwise
 Walk = Callable[[bool], Any]
 
@@ -37,6 +38,7 @@ def measure(
     for name in peers:
         for suffix, build in BUILDERS.get(name, {}).items():
             walks[PEERS[name].title + suffix] = build(xs)
+    walks[EMPTY] = _empty(xs)
     calls = {(n, w): functools.partial(walk, w) for n, walk in walks.items() for w in (False, True)}
     alone = [warm_up(call) for call in calls.values()]
     rng = np.random.default_rng(seed)
@@ -75,6 +77,20 @@ def _ours(xs: np.ndarray) -> Walk:
     init = functools.partial(stack.init, dtype=jnp.float32)
     params = draw_params(init, jax.random.key(0), size=size)
     step = jax.jit(stack.step)
+    return _walk(step, params, stack.initial_carry(params), _rows(xs))
+
+
+def _empty(xs: np.ndarray) -> Walk:
+    size = xs.shape[-1]
+    stack = jaxrnn.Stack((jaxrnn.LSTM(size, size),) * LAYERS)
+    init = functools.partial(stack.init, dtype=jnp.float32)
+    params = draw_params(init, jax.random.key(0), size=size)
+
+    @functools.partial(jax.jit, keep_unused=True)
+    def step(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        after = jax.tree.map(lambda a: a + x, carry)
+        return after, after[-1].h
+
     return _walk(step, params, stack.initial_carry(params), _rows(xs))
 
 
