@@ -40,7 +40,8 @@ class GatedDeltaNet(DeltaRule):
     for each head alone. x_t has shape (input_size,), y_t (hidden_size,), S_t
     (heads, hidden_size / heads, K). Short convolutions, norm and output gate are not part of it.
     α is that of Mamba-2, which begins here as it does there: exp(log_A) uniform between 1 and 16,
-    softplus(b_α) log-uniform between 0.001 and 0.1.
+    softplus(b_α) log-uniform between 0.001 and 0.1. The published code begins with 0 to 16, and
+    divides q by √K, which its norm undoes.
     """
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> GatedDeltaNetParams:

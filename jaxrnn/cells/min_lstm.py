@@ -32,8 +32,8 @@ class MinLSTM(InputGated):
 
     x_t has shape (input_size,); h_t, which is also the output, (hidden_size,).
     `params.W_x` stacks the W in the order f, i, n.
-    The paper also has a form in log space, for its parallel scan alone, with g(n) > 0 in place of
-    n, where g(a) = a + ½ for a ≥ 0, else σ(a). It is another function; this is the plain one.
+    The paper also has a form whose parallel scan runs in log space, with g(n) > 0 in place of n,
+    where g(a) = a + ½ for a ≥ 0, else σ(a). It is another function; this is the plain one.
     """
 
     jacobian = "diagonal"

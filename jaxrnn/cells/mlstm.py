@@ -77,6 +77,7 @@ class MLSTM(Heads):
     m_t = max(ln f + m_{t-1}, ln i); the 1 then reads exp(−m), as in the published code.
     x_t has shape (input_size,), y_t (hidden_size,), C_t (heads, hidden_size / heads, K), n_t
     (heads, K), m_t (heads,). The block around it (convolution, norm, projections) is not built.
+    In the published code i and f read q, k and v, not x_t, and the block's silu stands for o.
 
     forget: see above.
     forget_bias: where b_f begins; all other biases begin at zero.

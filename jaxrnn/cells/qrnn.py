@@ -46,7 +46,8 @@ class QRNN(InputGated):
     the last k − 1 inputs, zeros before the first. `params.W_x` stacks the W in the order z, f, o, i
     as far as pooling needs them; each has k · input_size columns, oldest input first.
     Of width 1 the cell is diagonal and associative in time. Wider, it is neither, as a gate reads
-    inputs that lie in the carry. The paper writes no bias; common code has one.
+    inputs that lie in the carry. The paper writes no bias; common code has one. That of Salesforce
+    also swaps f and 1 − f, and stacks the newest input first.
 
     width: k, the steps that a gate sees.
     pooling: "f", "fo" or "ifo".

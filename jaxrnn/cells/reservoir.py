@@ -31,6 +31,7 @@ class Reservoir(Gated):
     x_t has shape (input_size,); h_t, which is also the output, (hidden_size,). `params` holds W, U
     and b, one block each, and none is trained: their gradients are exactly zero. Keep weight decay
     away from them, and put a `jaxrnn.Readout` behind the reservoir. A learned carry is learned.
+    α is the γ of the paper of 2007, whose other leak, a, is 1 here: (1 − a γ) h_{t-1} + γ n.
 
     leak: α, above 0 and at most 1.
     spectral_radius: what `init` scales U to, unless its radius is 0, as in a net without loops.

@@ -40,8 +40,9 @@ class RGLRU(Diagonal):
         h_t  = a ⊙ h_{t-1} + √(1 − a²) ⊙ (i ⊙ x_t)
 
     x_t and h_t, which is also the output, have shape (input_size,).
-    The published code writes Λ with the other sign, and leaves √(1 − a²) out at the first step of
-    a sequence; this cell follows the equations.
+    The published code writes Λ with the other sign, begins with σ(Λ) itself, not σ(Λ)^c, between
+    `least` and `most`, and leaves √(1 − a²) out at the first step of a sequence; this cell follows
+    the paper.
 
     blocks: W is block-diagonal with so many blocks; 1, the default, for a dense one.
     c: how much faster r can make it forget.

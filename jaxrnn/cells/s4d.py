@@ -82,7 +82,7 @@ class S4D(Diagonal):
         return self.input_size
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> S4DParams:
-        """Draws fresh parameters: A as `spectrum` says, |C|² and D of variance 1."""
+        """Draws fresh parameters: A as `spectrum` says, C, complex, and D of variance 1."""
         check_dtype(dtype)
         I, N = self.input_size, self.state_size
         k_delta, k_C, k_D = jax.random.split(key, 3)

@@ -84,7 +84,10 @@ class S5(Diagonal):
         return self.input_size
 
     def init(self, key: Array, dtype: DTypeLike = jnp.float32) -> S5Params:
-        """Λ = eig(HiPPO-N) = V⁻¹ A V; B = V⁻¹ B', C = C' V with real B' and C' of LeCun's scale."""
+        """Λ = eig(HiPPO-N) = V⁻¹ A V; B = V⁻¹ B', C = C' V with real B' and C' of LeCun's scale.
+
+        The published code draws B' of variance 1 / P, not 1 / I, and C' complex.
+        """
         check_dtype(dtype)
         I, P, J = self.input_size, self.state_size, self.blocks
         k_delta, k_B, k_C, k_D = jax.random.split(key, 4)

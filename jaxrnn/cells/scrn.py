@@ -51,7 +51,8 @@ class SCRN(Gated):
         y_t = (h_t, s_t)                              one behind the other
 
     x_t has shape (input_size,); h_t (hidden_size,), s_t (context_size,), y_t both together, so
-    that a `Readout` is the paper's U h_t + V s_t.
+    that a `Readout` is the paper's U h_t + V s_t. In the published code h_t reads s_{t-1}; this
+    cell follows the equations.
 
     alpha: α, how slow the context is.
     learned_alpha: whether each unit of the context has its own α = σ(β), which starts at `alpha`.

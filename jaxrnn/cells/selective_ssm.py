@@ -63,7 +63,8 @@ class SelectiveSSM(Diagonal):
     Δ, which would give (exp(Δ A) − 1) / A in the place of Δ before B; its code takes Δ, as here.
 
     state_size: N of the paper.
-    rank: of the map of x to Δ; the paper's models take input_size / 16, rounded up.
+    rank: of the map of x to Δ; the published models take a sixteenth of their width, rounded up,
+        which is input_size / 32, as their blocks are twice as wide inside.
     delta_min, delta_max: softplus(b_delta) begins log-uniform between them.
     """
 

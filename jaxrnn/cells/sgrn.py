@@ -23,14 +23,15 @@ class SGRNGates(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class SGRN(Gated):
-    """Zu et al. 2020 (doi 10.1049/gtd2.12056): the simple gated recurrent network.
+    """Zu and Wei 2020 (doi 10.1049/gtd2.12056): the simple gated recurrent network.
 
         f   = σ(W x_t + U h_{t-1} + b)
         h_t = tanh(f ⊙ h_{t-1} + (1 − f) ⊙ W x_t)            the same W
 
     x_t has shape (input_size,); h_t, which is also the output, (hidden_size,).
-    `params.W_x` and `params.W_h` hold one block each. The code that RecurrentLayers.jl and
-    torchrecurrent share adds a bias to W x_t in both places.
+    `params.W_x` and `params.W_h` hold one block each. The equations are those that
+    RecurrentLayers.jl quotes from the paper; its code, as that of torchrecurrent, adds a bias to
+    W x_t in both places.
 
     biases: 0 for none, 1 for b, which is that of the gate alone.
     """

@@ -53,7 +53,8 @@ class SRU(InputGated):
     `params.W_x` stacks the W in the order n, f, r and, if sizes differ, s.
 
     peephole: whether there is a v. With it the gates read c, and the cell is diagonal but not
-        associative in time; without, in the form of the paper's first version, it is both.
+        associative in time; without, as in the paper's first version, it is both. (That version
+        also puts c_t through an activation, and has no α.)
     highway_bias: where b of r begins; α = √(1 + 2 exp(highway_bias)), a constant, keeps the
         variance from layer to layer.
     biases: 0 for none, 1 for b.

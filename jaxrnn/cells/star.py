@@ -29,7 +29,9 @@ class STAR(Gated):
         h_t = tanh((1 − k) ⊙ h_{t-1} + k ⊙ z)
 
     x_t has shape (input_size,); h_t, which is also the output, (hidden_size,).
-    `params.W_x` stacks the W in the order z, k; `params.W_h` holds the U of k alone.
+    `params.W_x` stacks the W in the order z, k; `params.W_h` holds the U of k alone. The
+    published code weighs as `JANET` does, σ(a) ⊙ h_{t-1} + (1 − σ(a − 1)) ⊙ z within the outer
+    tanh; this cell follows the equations.
     """
 
     gates_of_x = (Gate("candidate"), Gate("input", keeps=-1))

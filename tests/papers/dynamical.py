@@ -187,7 +187,7 @@ def unitary_step(params, carry, x):
 
 
 def reservoir_step(params, carry, x):
-    """Jaeger et al. 2007, x(n+1) = (1 − a) x(n) + a tanh(W_in u(n+1) + W x(n) + b)."""
+    """Jaeger et al. 2007, x(n+1) = (1 − a γ) x(n) + γ tanh(W_in u(n+1) + W x(n) + b), a = 1."""
     (W,), (W_in,), (b,) = params.W_h, params.W_x, params.b
     h = 0.7 * carry.h + 0.3 * np.tanh(W_in @ x + W @ carry.h + b)
     return carry._replace(h=h), h
