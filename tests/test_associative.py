@@ -48,7 +48,9 @@ def both_ways(cell, method):
 
 
 # the laws hold every associative cell to the Python loop in the long run; these are unlike enough
-@pytest.mark.parametrize("name", ["lru", "min-gru", "delta-net"])
+@pytest.mark.parametrize(
+    "name", ["lru", pytest.param("min-gru", marks=pytest.mark.long), "delta-net"]
+)
 def test_the_tree_gives_what_the_scan_gives(name):
     cell = CELLS[name]
     given = problem(cell, (B, T), seed=3)

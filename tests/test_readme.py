@@ -43,6 +43,16 @@ def test_the_table_of_methods_networks_and_analyses_is_not_out_of_date():
                 place = getattr(place, part)
 
 
+def test_the_microscope_answers():
+    (snippet,) = (s for s in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "paths" in s)
+    cell = jaxrnn.LSTM(2, 3)
+    params, xs, _ = problem(cell, (2, 30), dtype=jnp.float32)
+    names = dict(jax=jax, jaxrnn=jaxrnn, cell=cell, params=params, xs=xs)
+    exec(snippet, names)
+    assert names["taus"].shape == (2, 3) and names["spectrum"].exponents.shape == (2, 4)
+    assert names["memory"].capacity.shape == (12,) and len(names["points"].kinds) > 0
+
+
 def test_the_cell_that_declares_its_stages_runs_the_fast_way():
     (snippet,) = (s for s in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "stages" in s)
     Params = collections.namedtuple("Params", "W_x b W_h")

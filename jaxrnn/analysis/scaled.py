@@ -25,7 +25,32 @@ def rescale(
     return a * jnp.ldexp(jnp.ones_like(largest), -by), exponent + by.reshape(exponent.shape)
 
 
-def log_scaled(value: Float[Array, "*any"], exponent: Int[Array, "*any"]) -> Float[Array, "*any"]:
+def shift(a: Float[Array, "*any"], by: Int[Array, "*#any"]) -> Float[Array, "*any"]:
+    """a · 2^by for by ≤ 0, zero where that is too small to be held."""
+    least = jnp.finfo(a.dtype).minexp
+    return jnp.where(by < least, 0, a * jnp.ldexp(jnp.ones((), a.dtype), jnp.maximum(by, least)))
+
+
+def add_scaled(
+    a: Float[Array, "*any"],
+    a_exponent: Int[Array, "*lead"],
+    b: Float[Array, "*any"],
+    b_exponent: Int[Array, "*lead"],
+) -> tuple[Float[Array, "*any"], Int[Array, "*lead"]]:
+    """a · 2^a_exponent + b · 2^b_exponent, under the larger of the two exponents."""
+    axes = tuple(range(a_exponent.ndim, a.ndim))
+    lowest = jnp.iinfo(jnp.int32).min // 2
+    # a sum with zero must not be drowned by whatever exponent the zero has
+    a_exponent = jnp.where(jnp.any(a != 0, axes), a_exponent, lowest)
+    b_exponent = jnp.where(jnp.any(b != 0, axes), b_exponent, lowest)
+    common = jnp.maximum(a_exponent, b_exponent)
+    common = jnp.where(common == lowest, 0, common)
+    spread = (..., *(None,) * len(axes))
+    total = shift(a, (a_exponent - common)[spread]) + shift(b, (b_exponent - common)[spread])
+    return total, common
+
+
+def log_scaled(value: Float[Array, "*#any"], exponent: Int[Array, "*any"]) -> Float[Array, "*any"]:
     """ln(value · 2^exponent); −inf for zero, with a gradient of zero there."""
     positive = value > 0
     safe = jnp.where(positive, value, jnp.ones_like(value))
