@@ -222,6 +222,7 @@ def test_probes_are_as_far_off_as_they_say():
     assert np.all(np.abs(square - 1) < 5 * 2 * claimed / 20), square
 
 
+@pytest.mark.long
 def test_layers_are_the_blocks_of_the_product():
     cell = jaxrnn.Stack((jaxrnn.LSTM(2, 2), jaxrnn.GRU(2, 3), jaxrnn.Elman(3, 2)))
     params = cell.init(jax.random.key(0), dtype=jnp.float64)

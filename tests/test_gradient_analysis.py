@@ -168,6 +168,7 @@ def test_ten_thousand_dense_steps_in_float32_agree_with_float64():
     assert np.max(np.abs(np.asarray(decay.log_spectral_norm) - exact)) <= 1e-3
 
 
+@pytest.mark.long
 def test_decay_of_a_batch_is_the_loop_over_its_rows():
     cell = CELLS["GRU"]
     params, xs = setup(cell)
@@ -190,6 +191,7 @@ def test_decay_of_a_batch_is_the_loop_over_its_rows():
             )
 
 
+@pytest.mark.long
 def test_mean_log_step_norm_leaves_out_padding_and_resets():
     cell = CELLS["Elman"]
     params, xs = setup(cell)
@@ -254,6 +256,7 @@ def test_loss_gradients_equal_jax_grad(name, option):
     np.testing.assert_allclose(got.log_norm_x, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.long
 def test_loss_gradient_of_the_carry_is_that_of_a_restart_there():
     cell = CELLS["LSTM"]
     params, xs = setup(cell)

@@ -62,7 +62,9 @@ def methods_of(name):
 
 def _is_quick(name, method):
     left_out = (*PAPERS, "drop-connect", "zoneout", "fast-slow")
-    return name == "lstm" or (method == "staged" and (name not in left_out or name in SHOWN))
+    if name == "lstm":
+        return method in ("staged", "staged-blocks", "scan", "scan-checkpoint", "newton", "loop")
+    return method == "staged" and (name not in left_out or name in SHOWN)
 
 
 def _pairs(thorough=False):

@@ -236,6 +236,7 @@ def test_lorenz():
     assert abs(found.kaplan_yorke_dimension - 2.062) < 0.005
 
 
+@pytest.mark.long
 def test_products_of_gaussian_matrices():
     # Newman 1986; with one step after the other isotropic, every step has exactly this mean
     N, T, sigma = 4, 20_000, 1.3

@@ -19,6 +19,7 @@ def _temporary_bytes(steps, method):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.long
 def test_checkpoint_takes_memory_of_the_order_of_the_root_of_t():
     # sixteen times the steps: four times what is kept, plus xs and its gradient, laid out anew
     plain = [_temporary_bytes(steps, jaxrnn.Scan()) for steps in (256, 4096)]

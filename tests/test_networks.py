@@ -160,7 +160,7 @@ def test_opinions_are_pooled(pool):
 # ---- noise
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("kind", "paper"), [(LSTM, lstm), (GRU, gru)], ids=["lstm", "gru"])
 def test_variational_dropout(kind, paper, reverse):
     cell = kind(I, H)
@@ -208,7 +208,7 @@ class Plainer:
         return lstm(params, carry, x)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_drop_connect(reverse):
     cell = LSTM(I, H, learned_carry=True)
     network = DropConnect(cell, 0.4)
@@ -335,10 +335,7 @@ CAUSAL = [
 # compiling is what costs: one of each kind at once, the others in the long run
 @pytest.mark.parametrize(
     "network",
-    [
-        n if i in (0, 5, 6) else pytest.param(n, marks=pytest.mark.long)
-        for i, n in enumerate(CAUSAL)
-    ],
+    [n if i in (0, 6) else pytest.param(n, marks=pytest.mark.long) for i, n in enumerate(CAUSAL)],
     ids=lambda n: type(n).__name__,
 )
 def test_streaming_equals_the_whole(network):

@@ -201,6 +201,7 @@ def test_the_scan_is_paid_for_only_where_newton_fails():
     assert entry.count(" while(") == 2
 
 
+@pytest.mark.long
 def test_every_derivative_of_newton():
     cell = SMALL
     params, xs, carry = problem(cell, (5,), seed=2)

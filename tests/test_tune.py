@@ -17,6 +17,7 @@ def test_the_method_returned_is_the_fastest_of_those_measured(gradient, capsys):
     assert str(tuning.method) in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_less_memory_is_had_by_another_method():
     methods = (Staged(), Staged(checkpoint=True))
     options = dict(methods=methods, rounds=1, report=None)

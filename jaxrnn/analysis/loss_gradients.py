@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxrnn.analysis.scaled import log_scaled, norm, rescale
+from jaxrnn.analysis.scaled import log_scaled, norm, rescale, shift
 from jaxrnn.analysis.walk import Walk, check_steps, over_batch
 from jaxrnn.cell import flatten_carry
 from jaxrnn.methods import Method
@@ -121,13 +121,8 @@ def _align(
     own = jnp.where(jnp.any(flat != 0), own, lowest)
     common = jnp.maximum(exponent, own)
     common = jnp.where(common == lowest, 0, common)
-    adjoint = _shift(adjoint, exponent - common)
-    return adjoint, unflatten(_shift(flat, own - common)), common
-
-
-def _shift(a: Float[Array, " N"], by: Int[Array, ""]) -> Float[Array, " N"]:
-    least = jnp.finfo(a.dtype).minexp
-    return jnp.where(by < least, 0, a * jnp.ldexp(jnp.ones((), a.dtype), jnp.maximum(by, least)))
+    adjoint = shift(adjoint, exponent - common)
+    return adjoint, unflatten(shift(flat, own - common)), common
 
 
 def _log_norm(leaves: list[Array], exponent: Int[Array, ""]) -> Float[Array, ""]:
