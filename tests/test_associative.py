@@ -89,6 +89,7 @@ def test_stretches_of_any_length_combine_in_any_order(name):
         assert_close(other, step_by_step)
 
 
+@pytest.mark.long
 def test_gates_that_would_overflow_leave_a_matrix_memory_finite():
     cell = CELLS["mlstm"]
     params, xs, carry = problem(cell, (B, T), seed=3)

@@ -235,7 +235,7 @@ def test_rate_is_the_slope_over_the_last_nine_tenths():
 
 @pytest.mark.parametrize(
     "name, option",
-    [pytest.param("Elman", o, marks=() if o == "all" else pytest.mark.long) for o in OPTIONS]
+    [pytest.param("Elman", o, marks=pytest.mark.long) for o in OPTIONS]
     + [pytest.param("LSTM", "all", marks=pytest.mark.long), ("Stack", "all")],
 )
 def test_loss_gradients_equal_jax_grad(name, option):

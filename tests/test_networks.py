@@ -335,7 +335,7 @@ CAUSAL = [
 # compiling is what costs: one of each kind at once, the others in the long run
 @pytest.mark.parametrize(
     "network",
-    [n if i in (0, 6) else pytest.param(n, marks=pytest.mark.long) for i, n in enumerate(CAUSAL)],
+    [n if i == 0 else pytest.param(n, marks=pytest.mark.long) for i, n in enumerate(CAUSAL)],
     ids=lambda n: type(n).__name__,
 )
 def test_streaming_equals_the_whole(network):

@@ -103,11 +103,13 @@ SMALL = LSTM(3, 2, learned_carry=True)
     ("cell", "method", "verb"),
     [
         (Diagonal(), Associative(), unroll),
-        (Diagonal(), Associative(), trajectory),
+        pytest.param(Diagonal(), Associative(), trajectory, marks=pytest.mark.long),
         (Diagonal(), Newton(), unroll),
-        (Pairs(), Newton(), unroll),
+        pytest.param(Pairs(), Newton(), unroll, marks=pytest.mark.long),
         (SMALL, Newton(), unroll),
-        (SMALL, Newton(jacobian="diagonal", damping=0.2), trajectory),
+        pytest.param(
+            SMALL, Newton(jacobian="diagonal", damping=0.2), trajectory, marks=pytest.mark.long
+        ),
     ],
     ids=["associative", "trajectory", "diagonal", "blocks", "newton", "quasi-newton"],
 )

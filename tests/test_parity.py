@@ -114,7 +114,7 @@ REFERENCES = [pytest.param(stored, id="stored"), pytest.param(live, id="live", m
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.long if c.layers == 3 else ()) for c in CASES],
+    [pytest.param(c, marks=pytest.mark.long if c.layers > 1 else ()) for c in CASES],
     ids=str,
 )
 def test_pytorch(case, reference):

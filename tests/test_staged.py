@@ -141,7 +141,9 @@ def test_no_weight_gradient_is_added_up_step_by_step():
 
 
 @pytest.mark.parametrize(
-    "cell", [LSTM(3, 8), GRU(3, 8), Elman(3, 8)], ids=lambda c: type(c).__name__
+    "cell",
+    [LSTM(3, 8), *(pytest.param(c(3, 8), marks=pytest.mark.long) for c in (GRU, Elman))],
+    ids=lambda c: type(c).__name__,
 )
 def test_mixed_precision_rounds_the_factors_and_nothing_else(cell):
     params, xs, _ = problem(cell, (4, 20), dtype=jnp.float32)
