@@ -37,6 +37,8 @@ def qr(a: Float[Array, "N K"]) -> tuple[Float[Array, "N K"], Float[Array, "K K"]
 
     The derivative is that of full rank; where R_ii is 0 nothing flows.
     """
+    if a.shape[1] == 1:
+        return _normalize(a)
     order = jnp.argsort(-jnp.max(jnp.abs(a), axis=1))
     panels, rows = _reduce(a[order])
     size, count = a.shape
@@ -63,6 +65,17 @@ def _qr_jvp(primals: tuple, tangents: tuple) -> tuple:
     below = jnp.tril(C, -1)
     upper = C - below + below.T
     return (q, r), (X - q @ upper, upper @ r)
+
+
+def _normalize(a: Float[Array, "N 1"]) -> tuple[Float[Array, "N 1"], Float[Array, "1 1"]]:
+    """The QR of a single column."""
+    # under its largest entry, so that its square is neither 0 nor infinite
+    largest = jnp.max(jnp.abs(a))
+    some = largest > 0
+    a = a / jnp.where(some, largest, 1)
+    length = jnp.sqrt(jnp.sum(a * a))
+    first = jnp.zeros_like(a).at[0].set(1)
+    return jnp.where(some, a / jnp.where(some, length, 1), first), (length * largest).reshape(1, 1)
 
 
 def _reduce(rest: Float[Array, "N K"]) -> tuple[list[_Panel], list[Float[Array, "b K"]]]:

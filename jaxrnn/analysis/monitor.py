@@ -46,7 +46,7 @@ def monitor(
     every: int = 100,
     clip: float | None = None,
     exponents: int = 1,
-    rows: int = 4,
+    rows: int = 2,
     steps: int | None = None,
     select: Callable[[PyTree], PyTree] | None = None,
     log: Callable[[Monitored], None] | None = None,
@@ -68,7 +68,9 @@ def monitor(
     A measurement costs, for each of `rows` sequences and each step, N pulls through the step for
     the rate and K pushes and a QR of (N, K) for the exponents, N numbers in the carry; an update
     costs about three steps for each row of the batch. A share of (N + K) · rows / (3 · batch ·
-    every): with 4 rows, N = 64 and a batch of 32, every 100 updates, 3 per cent.
+    every): with 2 rows, N = 64 and a batch of 32, every 100 updates, 1.4 per cent of the products;
+    small products in sequence are slower than large ones, and `python -m experiments.analysis_cost`
+    measures what it comes to. The gradient's norm, at every update, is free beside clipping.
 
     Args:
         cell: the cell or causal network that is trained.
