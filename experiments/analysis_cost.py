@@ -160,7 +160,7 @@ def _exponents(config: Config, count: int) -> Part:
     )
 
     def spectrum(interval: int) -> Callable[[], Any]:
-        options = dict(exponents=count, interval=interval)
+        options: Any = dict(exponents=count, interval=interval)
         return lambda: analysis.lyapunov_spectrum(cell, params, xs, **options)
 
     calls = {
@@ -197,7 +197,7 @@ def _singular_values(config: Config) -> Part:
     cell, params, xs = _network(config, H)
 
     def decay(count: int) -> Callable[[], Any]:
-        options = dict(spectral="none", singular_values=count)
+        options: Any = dict(spectral="none", singular_values=count)
         return lambda: analysis.gradient_decay(cell, params, xs, **options)
 
     calls = {"Frobenius norms": decay(0), "all singular values": decay(2 * H)}
