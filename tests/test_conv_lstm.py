@@ -42,7 +42,9 @@ def order(arrays, gates):
     return jnp.concatenate([arrays[place] for place in places], axis=-1)
 
 
-@pytest.mark.parametrize("rank", SHAPES)
+@pytest.mark.parametrize(
+    "rank", [pytest.param(r, marks=pytest.mark.long if r > 1 else ()) for r in SHAPES]
+)
 def test_equals_flax_linen(rank):
     cell = SHAPES[rank]
     params, xs, carry = problem(cell, (2, T))

@@ -120,6 +120,7 @@ def test_curves_are_those_of_the_analysis_and_few_windows_give_the_same_as_many(
     assert slope == pytest.approx(np.mean(np.log(1 - hs**2)), rel=1e-4)
 
 
+@pytest.mark.long
 def test_weights_of_a_network_from_a_file(tmp_path, capsys):
     draw = np.random.default_rng(0)
     H, I = 4, 3

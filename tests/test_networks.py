@@ -524,13 +524,18 @@ def test_networks_of_networks():
 @pytest.mark.parametrize(
     "network",
     [
-        *CAUSAL[:1],
-        *CAUSAL[2:5],
-        Delay(LSTM(I, H), 2),
         FastSlow((Elman(I, H), Elman(5, H)), Elman(H, 5), 0.3),
         Zoneout(LSTM(I, H), (("h", 0.3), ("c", 0.6))),
         Pooled(Readout(LSTM(I, H), 3), pool="logarithmic"),
-        Bidirectional(LSTM(I, H), merge=None),
+        *(
+            pytest.param(network, marks=pytest.mark.long)
+            for network in (
+                *CAUSAL[:1],
+                *CAUSAL[2:5],
+                Delay(LSTM(I, H), 2),
+                Bidirectional(LSTM(I, H), merge=None),
+            )
+        ),
     ],
     ids=lambda n: type(n).__name__,
 )

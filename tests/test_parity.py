@@ -228,7 +228,13 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("kind", FORMS)
+# the plain run shows one form of each kind
+SHOWN = ("tanh", "lstm", "gru-before-new", "gru-after-old")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k in SHOWN else pytest.mark.long) for k in FORMS]
+)
 def test_numpy_loop_for_every_form_in_both_directions(kind):
     cell = FORMS[kind]
     widths = (I, 2 * H, 2 * H)
@@ -237,7 +243,16 @@ def test_numpy_loop_for_every_form_in_both_directions(kind):
     assert all(d <= DOUBLE for d in far.values()), far
 
 
-@pytest.mark.parametrize("kind", ["relu", "lstm", "gru-before-new", "gru-after-old"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "lstm",
+        *(
+            pytest.param(k, marks=pytest.mark.long)
+            for k in ("relu", "gru-before-new", "gru-after-old")
+        ),
+    ],
+)
 def test_numpy_loop_for_deep_networks_on_padded_rows(kind):
     cell = functools.partial(FORMS[kind], biases=2)
     network = Stack((cell(I, H), Bidirectional(cell(H, 2)), cell(4, 3)))

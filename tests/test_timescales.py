@@ -129,11 +129,11 @@ def _one(name, **options):
     "name, options",
     [
         *(_one(name) for name in sorted(set(classes()) - NONE - {"MLSTM", "SLSTM", "Clockwork"})),
-        ("GRU", {"update_weighs": "old"}),
+        _one("GRU", update_weighs="old"),
         _one("MGU", forget_weighs="old"),
         _one("RHN", coupled=False, depth=3),
         _one("QRNN", pooling="ifo"),
-        ("Leaky", {"learned_tau": True}),
+        _one("Leaky", learned_tau=True),
         _one("Leaky", tau=(2.0, 3.0, 4.0, 5.0)),
         _one("SCRN", learned_alpha=True),
     ],
