@@ -132,3 +132,6 @@ from jaxrnn import convert as convert
 
 # the microscope
 from jaxrnn import analysis as analysis
+
+# tasks that ask for memory
+from jaxrnn import tasks as tasks

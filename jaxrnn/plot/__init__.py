@@ -44,6 +44,7 @@ from jaxrnn.plot.state_space import eigenvalues as eigenvalues
 from jaxrnn.plot.state_space import fixed_points as fixed_points
 from jaxrnn.plot.state_space import principal_components as principal_components
 from jaxrnn.plot.state_space import time_constants as time_constants
+from jaxrnn.plot.tasks import task_example as task_example
 from jaxrnn.plot.text import MISSING as MISSING
 from jaxrnn.plot.text import coloured_text as coloured_text
 from jaxrnn.plot.text import drawable as drawable
