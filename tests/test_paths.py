@@ -29,6 +29,10 @@ GATED = {
     "minGRU": jaxrnn.MinGRU(2, 3),
     "ConvLSTM": jaxrnn.ConvLSTM((2, 1), 1, (2,)),
     "Stack": jaxrnn.Stack((jaxrnn.LSTM(2, 2), jaxrnn.GRU(2, 3))),
+    "Clockwork": jaxrnn.Clockwork(2, 4, periods=(1, 2)),
+    "Jordan": jaxrnn.Jordan(2, 3, 2, output_activation="tanh"),
+    "RHN": jaxrnn.RHN(2, 3, depth=3, coupled=False),
+    "SLSTM": jaxrnn.SLSTM(2, 4, heads=2),
 }
 
 
@@ -144,6 +148,73 @@ def test_parts_add_up_to_the_jacobian(name):
         assert parts["candidate"] == 0 < parts["update"]
     if name == "Stack":
         assert {"0.forget", "1.reset"} < set(parts)
+    if name == "Jordan":
+        assert set(parts) == {"direct", "hidden"} and parts["direct"] == 1
+    if name in BY_HAND:
+        BY_HAND[name](cell, params, xs, paths)
+
+
+def clockwork_by_hand(cell, params, xs, paths):
+    # row 1 is 4 steps long and without resets: the slow units tick at 0 and 2
+    keeps, ticks, candidate = np.moveaxis(np.asarray(paths.jacobians)[1], 1, 0)[:3]
+    W_h = np.array(params.W_h)
+    W_h[2:, :2] = 0
+    h = np.asarray(jaxrnn.trajectory(cell, params, xs)[0].h)[1]
+    assert paths.names == ("direct", "ticks", "candidate") and not ticks.any()
+    np.testing.assert_array_equal(keeps[1], np.diag([0, 0, 1, 1]))
+    np.testing.assert_array_equal(keeps[2], np.zeros((4, 4)))
+    np.testing.assert_allclose(candidate[2], (1 - h[2] ** 2)[:, None] * W_h, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(candidate[1, 2:], np.zeros((2, 4)))
+
+
+def rhn_by_hand(cell, params, xs, paths):
+    # straight on through all layers is the product of their carry gates, and a way that meets a
+    # gate of the first layer belongs to that one, whatever it meets in the next
+    h = jaxrnn.trajectory(cell, params, xs)[0].h[1, 1]
+    gates = cell.gates(params, jaxrnn.cells.CarryH(h), xs[1, 2])
+    t, c, n = (np.asarray(a) for a in (gates.transform, gates.carry, gates.candidate))
+    part = dict(zip(paths.names, np.asarray(paths.jacobians)[1, 2], strict=True))
+    np.testing.assert_allclose(part["direct"], np.diag(c.prod(0)), rtol=0, atol=1e-14)
+    U, h = np.asarray(params.W_h), np.asarray(h)
+    s, reached, candidate = h, np.eye(3), np.zeros((3, 3))
+    after = [np.eye(3)]
+    for l in (2, 1):  # what a change of s_l makes of h_t, through everything
+        s_l = h
+        for k in range(l):
+            s_l = n[k] * t[k] + s_l * c[k]
+        slopes = (
+            (t[l] * (1 - n[l] ** 2))[:, None] * U[l, 0]
+            + (n[l] * t[l] * (1 - t[l]))[:, None] * U[l, 1]
+            + (s_l * c[l] * (1 - c[l]))[:, None] * U[l, 2]
+            + np.diag(c[l])
+        )
+        after.insert(0, after[0] @ slopes)
+    for l in range(3):
+        candidate += after[l] @ ((t[l] * (1 - n[l] ** 2))[:, None] * U[l, 0]) @ reached
+        reached = np.diag(c[l]) @ reached
+        s = n[l] * t[l] + s * c[l]
+    np.testing.assert_allclose(part["candidate"], candidate, rtol=0, atol=1e-14)
+
+
+def slstm_by_hand(cell, params, xs, paths):
+    # in c exp(m), which is what the equations call c, the direct part is f, whatever m does
+    t, b = 3, 1
+    carries = jaxrnn.trajectory(cell, params, xs)[0]
+    before = jax.tree.map(lambda a: a[b, t - 1], carries)
+    direct = np.asarray(paths.jacobians)[b, t, paths.names.index("direct")].reshape(4, 4, 4, 4)
+    f = np.asarray(cell.gates(params, before, xs[b, t]).forget)
+    for field in (1, 2):
+        np.testing.assert_allclose(direct[field, :, field], np.diag(f), rtol=0, atol=1e-14)
+    # from m: c' exp(m') and n' exp(m') change by f c exp(m), and so c' by f c − c' ∂m'/∂m
+    of_m = direct[3, :, 3]
+    for field, name in ((1, "c"), (2, "n")):
+        old, new = (np.asarray(getattr(a, name)) for a in (before, carries))
+        expected = np.diag(f * old) - new[b, t][:, None] * of_m
+        np.testing.assert_allclose(direct[field, :, 3], expected, rtol=0, atol=1e-14)
+    assert not direct[1:, :, 0].any()  # h is read by the gates alone
+
+
+BY_HAND = {"Clockwork": clockwork_by_hand, "RHN": rhn_by_hand, "SLSTM": slstm_by_hand}
 
 
 def ways(jacobians, lag):
@@ -235,6 +306,37 @@ def test_a_hundred_thousand_steps(dtype):
     assert np.all(paths.log_part_norm[1] == -np.inf) and not np.any(np.isnan(paths.share))
     np.testing.assert_allclose(paths.share[:, :10].sum(0), 1, rtol=0, atol=1e-3)
     np.testing.assert_allclose(paths.share[0, :10], (0.9 / 0.4) ** k[:10], rtol=1e-5)
+
+
+class Lagged(Mixed):
+    """A user's cell whose step takes its gates in the body of a scan, jitted."""
+
+    def step(self, params, carry, x):
+        @jax.jit
+        def inner(carry):
+            keep, candidate = self.gates(params, carry, x)
+            return keep * carry + (1 - keep) * candidate
+
+        carry, _ = jax.lax.scan(lambda carry, _: (inner(carry), None), carry, None, length=2)
+        return carry, carry
+
+
+class Mapped(Mixed):
+    """A user's cell that takes its gates where their values cannot be seen from outside."""
+
+    def step(self, params, carry, x):
+        keep, candidate = jax.vmap(lambda x: self.gates(params, carry, x))(x[None])
+        carry = keep[0] * carry + (1 - keep[0]) * candidate[0]
+        return carry, carry
+
+
+def test_gates_within_jit_and_scan_are_seen_and_those_within_vmap_ask_for_a_change():
+    params, xs = jnp.asarray(-5.0), jnp.zeros((2, 1))
+    parts = path_jacobians(Lagged(), params, xs).jacobians[..., 0, 0]
+    # two inner steps: 0.9² directly; the gate is constant; (0.9 − 0.5)² in all
+    np.testing.assert_allclose(parts, [[0.81, 0, 0.16 - 0.81]] * 2, rtol=0, atol=1e-15)
+    with pytest.raises(TypeError, match=r"Mapped calls its gates within jax\.vmap, jax\.lax\.cond"):
+        path_jacobians(Mapped(), params, xs)
 
 
 class Silent(Mixed):

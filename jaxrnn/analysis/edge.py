@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxrnn.analysis.scaled import log_scaled, norm, starting_basis
+from jaxrnn.analysis.scaled import log_scaled, norm
+from jaxrnn.analysis.tangents import starting_columns
 from jaxrnn.analysis.walk import Walk, check_steps, flat_step, over_batch
 from jaxrnn.cell import flatten_carry
 from jaxrnn.methods import Method
@@ -155,8 +156,7 @@ def _growth(
     cell: Any, params: PyTree, burn_in: int, walk: Walk
 ) -> tuple[Float[Array, ""], Int[Array, ""]]:
     # sum of ln ‖J_t v‖ over the steps that count, v of length 1, and their number
-    vector, _ = flatten_carry(walk.initial)
-    first = starting_basis(vector.size, vector.dtype, 1)[:, 0]
+    first = starting_columns(walk.initial, 1)[:, 0]
 
     def one_step(state, inputs):
         tangent, seen = state

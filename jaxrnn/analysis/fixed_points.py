@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,14 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from jaxrnn import cell as contract
 from jaxrnn.analysis.linear import check_moments, check_points
-from jaxrnn.analysis.speed import check_optimizer, check_single, descend, drift_of, flat_carries
+from jaxrnn.analysis.speed import (
+    SpeedMinima,
+    check_optimizer,
+    check_single,
+    descend,
+    drift_of,
+    flat_carries,
+)
 from jaxrnn.cell import flatten_carry
 
 
@@ -83,6 +91,7 @@ def fixed_points(
     slow_tolerance: float | None = None,
     unique_distance: float | None = None,
     outlier_distance: float = 3.0,
+    progress: Callable[[float, str], None] | None = None,
 ) -> FixedPoints:
     """Finds fixed and slow points of the map carry → F(carry) = step(carry, x) for a constant x.
 
@@ -113,9 +122,14 @@ def fixed_points(
         outlier_distance: a point farther than that from all candidates, in units of their root
             mean square distance from their mean, is left out: far out, where gates saturate, a
             network that never comes there stands still. inf keeps all.
+        progress: called after each eighth of the candidates, `progress(part, what)`, with the part
+            of the search that this was, all of which add up to 1, and a line of text. Points are
+            the same to rounding with or without it.
 
     Costs, for each of K candidates: 3 steps for each step of the optimiser, and N pulled rows and
-    one QR of (2N, N) for each Newton step; scipy's eigendecomposition for each point found.
+    one QR of (2N, N) for each Newton step; scipy's eigendecomposition for each point found. With
+    a few hundred units one waits for the Newton steps: a QR takes about 7 N³ operations, and they
+    are taken for one candidate after the other.
     """
     _check_concrete(params, x, candidates, key)
     search = _search(cell, params, x)
@@ -126,7 +140,7 @@ def fixed_points(
     slow_tolerance = N / 2 * 0.01**2 if slow_tolerance is None else slow_tolerance
     unique_distance = 1e-3 * math.sqrt(N) if unique_distance is None else unique_distance
     rule = check_optimizer(optimizer, steps)
-    minima = descend(cell, rule, steps, newton_steps, search.params, search.x, start)
+    minima = _descend(cell, (rule, steps, newton_steps), search, start, progress)
     vectors, speeds = np.asarray(minima.vectors), np.asarray(minima.speeds)
     low = np.asarray(minima.slopes) <= 1e-2
     converged = np.asarray((speeds <= tolerance) | ((speeds <= slow_tolerance) & low))
@@ -145,6 +159,28 @@ def fixed_points(
         unconverged=int(np.sum(~converged)),
         outliers=int(np.sum(converged & ~near)),
     )
+
+
+def _descend(
+    cell: Any,
+    static: tuple[Any, int, int],
+    search: "_Search",
+    start: Float[Array, "K N"],
+    progress: Callable[[float, str], None] | None,
+) -> SpeedMinima:
+    """`descend`, in eight parts if somebody watches."""
+    K = len(start)
+    if progress is None or K == 0:
+        return descend(cell, *static, search.params, search.x, start)
+    size, found = math.ceil(K / 8), []
+    for first in range(0, K, size):
+        done = min(first + size, K)
+        # all of one shape, so that one program serves them
+        rows = np.minimum(np.arange(first, first + size), K - 1)
+        part = descend(cell, *static, search.params, search.x, start[rows])
+        found.append(jax.block_until_ready(part))
+        progress((done - first) / K, f"{done} of {K} candidates followed")
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:K], *found)
 
 
 # ---- candidates

@@ -1,9 +1,10 @@
 """Which way a gradient takes through a gated cell: straight on, through gates, or the candidate."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -95,10 +96,11 @@ def gradient_paths(
     No QR, no LAPACK.
 
     Args:
-        cell: any that declares `gates` and whose `step` calls them, or a `Stack` of such: ours do,
-            but for Clockwork, Jordan, RHN and SLSTM. The candidate is the gate of this name, or
-            what else a cell calls that which it would write: "pre_activation" of Elman's network,
-            "content" of the RAN. What is linear in time and shows no gates is direct alone.
+        cell: any that declares `gates` and whose `step` calls them, or a `Stack` of such: ours do.
+            The candidate is the gate of this name, or what else a cell calls that which it would
+            write: "pre_activation" of Elman's network, "content" of the RAN. What is linear in
+            time and shows no gates is direct alone. A `step` may call its gates within `jax.jit`
+            or a scan, which is then written out, but not within `vmap`, `cond` or `checkpoint`.
         by: "kind" for direct, gates, candidate; "gate" for direct and every gate by its name, in a
             stack "0.forget" and so on.
 
@@ -107,7 +109,8 @@ def gradient_paths(
     _check_by(by)
     options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
     sequences = check_steps(cell, params, xs, start=start, **options)
-    return _gradient_paths(cell, by, bool(reverse), method, params, sequences)
+    with _gates_in_sight(cell):
+        return _gradient_paths(cell, by, bool(reverse), method, params, sequences)
 
 
 def path_jacobians(
@@ -131,12 +134,25 @@ def path_jacobians(
     _check_by(by)
     options = dict(carry=carry, lengths=lengths, resets=resets, reverse=reverse, key=key)
     sequences = check_steps(cell, params, xs, start=start, **options)
-    return _path_jacobians(cell, by, bool(reverse), method, params, sequences)
+    with _gates_in_sight(cell):
+        return _path_jacobians(cell, by, bool(reverse), method, params, sequences)
 
 
 def _check_by(by: str) -> None:
     if by not in ("kind", "gate"):
         raise ValueError(f"by must be 'kind' or 'gate', got {by!r}")
+
+
+@contextlib.contextmanager
+def _gates_in_sight(cell: Any) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.UnexpectedTracerError as error:
+        raise TypeError(
+            f"{type(cell).__name__} calls its gates within jax.vmap, jax.lax.cond or "
+            "jax.checkpoint, out of which their values cannot be taken: call self.gates(params, "
+            "carry, x) in step itself, and transform what is done before or after"
+        ) from error
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -245,10 +261,10 @@ class Split:
         )
         jax.eval_shape(self._step, *one_step)
         if not self.seen and not hasattr(cell, "element"):
-            name = type(cell).__name__
             raise TypeError(
-                f"{name} shows no gates: its step must call self.gates(params, carry, x), which "
-                "returns a NamedTuple of their values, and go on with what it returns"
+                f"{type(cell).__name__} shows no gates: its step must call self.gates(params, "
+                "carry, x), which returns a NamedTuple of their values, and go on with what it "
+                "returns"
             )
         gates = tuple(dict.fromkeys(name for name, _ in self.seen))
         self.names = KINDS if by == "kind" else ("direct", *gates)
@@ -259,7 +275,9 @@ class Split:
 
     def _step(self, before: PyTree, moment: Moment) -> tuple[Array, list[Array]]:
         self.seen.clear()
-        after, _ = guarded_step(self.cell, self.params, self.initial, before, moment)
+        # what is jitted or scanned within the step is written out, so that its gates show
+        with jax.disable_jit():
+            after, _ = guarded_step(self.cell, self.params, self.initial, before, moment)
         return flatten_carry(after)[0], [value for _, value in self.seen]
 
     def pull(

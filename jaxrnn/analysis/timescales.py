@@ -240,9 +240,7 @@ def _lem(cell: Any, params: PyTree, carry: PyTree, x: PyTree) -> cells.LEMCarry:
 
 def _slstm(cell: Any, params: PyTree, carry: PyTree, x: PyTree) -> Array:
     # `gates` has f as it is applied to what is divided by exp(m)
-    a = params.W_x[1] @ x + (params.W_h[1] @ carry.h.reshape(cell.heads, -1, 1)).ravel()
-    a = a if params.b is None else a + params.b[1]
-    return jax.nn.sigmoid(a) if cell.forget == "logistic" else jnp.exp(a)
+    return jnp.exp(cell.gate_values(params, carry, x).forget)
 
 
 def _mlstm(cell: Any, params: PyTree, carry: PyTree, x: PyTree) -> Array:

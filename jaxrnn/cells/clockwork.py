@@ -30,9 +30,10 @@ class ClockworkCarry(NamedTuple):
 
 
 class ClockworkGates(NamedTuple):
-    """Which units tick in one step, 1 or 0."""
+    """Which units tick in one step, 1 or 0, and what they would then become, in (−1, 1)."""
 
     ticks: Float[Array, " H"]
+    candidate: Float[Array, " H"]
 
 
 @jax.tree_util.register_static
@@ -100,20 +101,18 @@ class Clockwork:
         self, params: ClockworkParams, carry: ClockworkCarry, x: Float[Array, " I"]
     ) -> tuple[ClockworkCarry, Float[Array, " H"]]:
         """One step for one example."""
-        a = params.W_x @ x + self._connected(params.W_h) @ carry.h
-        a = a if params.b is None else a + params.b
-        h = jnp.where(self._ticks(carry), jnp.tanh(a), carry.h)
+        ticks, candidate = self.gates(params, carry, x)
+        h = jnp.where(ticks > 0, candidate, carry.h)
         return ClockworkCarry(h, carry.steps + 1), h
 
     def gates(
         self, params: ClockworkParams, carry: ClockworkCarry, x: Float[Array, " I"]
     ) -> ClockworkGates:
-        """Which units tick in one step."""
-        return ClockworkGates(self._ticks(carry).astype(carry.h.dtype))
-
-    def _ticks(self, carry: ClockworkCarry) -> Array:
-        periods = jnp.asarray(self._of_units(), carry.steps.dtype)
-        return carry.steps % periods == 0
+        """Which units tick in one step, and what they would become."""
+        a = params.W_x @ x + self._connected(params.W_h) @ carry.h
+        a = a if params.b is None else a + params.b
+        ticks = carry.steps % jnp.asarray(self._of_units(), carry.steps.dtype) == 0
+        return ClockworkGates(ticks.astype(carry.h.dtype), jnp.tanh(a))
 
     def _connected(self, W_h: Array) -> Array:
         """W_h without what would lead from faster modules to slower ones."""

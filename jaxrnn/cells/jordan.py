@@ -113,12 +113,16 @@ class Jordan:
         W_x, U, W_y, b, b_y = jax.tree.map(lambda a: a[None], params[:5])
         return Dense(W_x, b), (Dense(U), Dense(W_y, b_y))
 
+    def gate_values(self, carry: JordanCarry, from_x: tuple[Array, ...], of_y: Map) -> JordanGates:
+        """The hidden units h_t."""
+        (a,) = of_y(carry.y, plus=from_x)
+        return JordanGates(_function(self.activation)(a))
+
     def elementwise(
         self, carry: JordanCarry, from_x: tuple[Array, ...], of_y: Map, of_h: Map
     ) -> tuple[JordanCarry, Float[Array, " O"]]:
         """The step between the dense maps."""
-        (a,) = of_y(carry.y, plus=from_x)
-        (y,) = of_h(_function(self.activation)(a))
+        (y,) = of_h(self.gate_values(carry, from_x, of_y).hidden)
         y = _function(self.output_activation)(y)
         return JordanCarry(y), y
 
@@ -131,8 +135,7 @@ class Jordan:
     def gates(self, params: JordanParams, carry: JordanCarry, x: Float[Array, " I"]) -> JordanGates:
         """The hidden units of one step."""
         of_x, (of_y, _) = self.stages(params)
-        (a,) = of_y(carry.y, plus=of_x(x))
-        return JordanGates(_function(self.activation)(a))
+        return self.gate_values(carry, of_x(x), of_y)
 
 
 def _function(activation: str | Callable[[Array], Array]) -> Callable[[Array], Array]:

@@ -26,9 +26,9 @@ class RHNParams(NamedTuple):
 class RHNGates(NamedTuple):
     """Gate values of one step, layer by layer: t and c in (0, 1), the candidate in (−1, 1)."""
 
-    candidate: Float[Array, "depth H"]
-    transform: Float[Array, "depth H"]
-    carry: Float[Array, "depth H"]
+    candidate: Float[Array, "*depth H"]
+    transform: Float[Array, "*depth H"]
+    carry: Float[Array, "*depth H"]
 
 
 @jax.tree_util.register_static
@@ -82,10 +82,19 @@ class RHN(Gated):
         b = (None,) * self.depth if params.b is None else params.b
         return Dense(params.W_x), tuple(map(Dense, params.W_h, b))
 
-    def gate_values(self, carry: CarryH, from_x: tuple[Array, ...], *of_carry: Map) -> RHNGates:
+    def gates(self, params: RHNParams, carry: CarryH, x: Float[Array, " I"]) -> RHNGates:
         """The values of candidate and gates, layer by layer."""
-        layers, _ = self._climb(carry, from_x, of_carry)
+        of_x, of_carry = self.stages(params)
+        layers, _ = self._climb(carry, of_x(x), of_carry)
         return RHNGates(*(jnp.stack(gate) for gate in zip(*layers, strict=True)))
+
+    def gate_values(
+        self, carry: CarryH, from_x: tuple[Array, ...] | None, of_carry: Map
+    ) -> RHNGates:
+        """The values of candidate and gates in one layer, whose s_{l-1} is `carry.h`."""
+        n, t, *c = of_carry(carry.h, plus=from_x)
+        t = jax.nn.sigmoid(t)
+        return RHNGates(jnp.tanh(n), t, jax.nn.sigmoid(c[0]) if c else 1 - t)
 
     def elementwise(
         self, carry: CarryH, from_x: tuple[Array, ...], *of_carry: Map
@@ -96,15 +105,13 @@ class RHN(Gated):
 
     def _climb(
         self, carry: CarryH, from_x: tuple[Array, ...], of_carry: tuple[Map, ...]
-    ) -> tuple[list[tuple[Array, Array, Array]], Array]:
+    ) -> tuple[list[RHNGates], Array]:
         """The gates of every layer, and what leaves the last."""
         layers, s = [], carry.h
         for of_s in of_carry:
-            n, t, *c = of_s(s, plus=None if layers else from_x)
-            n, t = jnp.tanh(n), jax.nn.sigmoid(t)
-            keep = jax.nn.sigmoid(c[0]) if c else 1 - t
-            layers.append((n, t, keep))
-            s = n * t + s * keep
+            n, t, c = self.gate_values(CarryH(s), None if layers else from_x, of_s)
+            layers.append(RHNGates(n, t, c))
+            s = n * t + s * c
         return layers, s
 
     def _gates(self) -> Gates:

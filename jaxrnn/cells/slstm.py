@@ -119,27 +119,33 @@ class SLSTM:
         zeros = jnp.zeros(self.hidden_size, params.W_x.dtype)
         return SLSTMCarry(zeros, zeros, zeros, jnp.full_like(zeros, jnp.finfo(zeros.dtype).min / 2))
 
-    def _gates(
+    def gate_values(
         self, params: SLSTMParams, carry: SLSTMCarry, x: Float[Array, " I"]
-    ) -> tuple[SLSTMGates, Float[Array, " H"]]:
-        """The values of the gates, and the new m."""
+    ) -> SLSTMGates:
+        """The values of the gates as the equations have them, of i and f their logarithms."""
         of_h = (params.W_h @ carry.h.reshape(self.heads, -1, 1)).reshape(4, -1)
         log_i, f, z, o = Dense(params.W_x, params.b)(x, plus=tuple(of_h))
         log_f = jax.nn.log_sigmoid(f) if self.forget == "logistic" else f
-        m = jnp.maximum(log_f + carry.m, log_i)
-        i, f = jnp.exp(log_i - m), jnp.exp(log_f + carry.m - m)
-        return SLSTMGates(i, f, jnp.tanh(z), jax.nn.sigmoid(o)), m
+        return SLSTMGates(log_i, log_f, jnp.tanh(z), jax.nn.sigmoid(o))
 
     def gates(self, params: SLSTMParams, carry: SLSTMCarry, x: Float[Array, " I"]) -> SLSTMGates:
         """The values of the gates in one step, those of i and f as they are applied."""
-        return self._gates(params, carry, x)[0]
+        return _stabilized(self.gate_values(params, carry, x), carry)[0]
 
     def step(
         self, params: SLSTMParams, carry: SLSTMCarry, x: Float[Array, " I"]
     ) -> tuple[SLSTMCarry, Float[Array, " H"]]:
         """One step for one example."""
-        (i, f, z, o), m = self._gates(params, carry, x)
+        (i, f, z, o), m = _stabilized(self.gate_values(params, carry, x), carry)
         c = f * carry.c + i * z
         n = f * carry.n + i
         h = o * c / n
         return SLSTMCarry(h, c, n, m), h
+
+
+def _stabilized(gates: SLSTMGates, carry: SLSTMCarry) -> tuple[SLSTMGates, Float[Array, " H"]]:
+    """i and f as they are applied in place of their logarithms, and the new m."""
+    log_i, log_f = gates.input, gates.forget
+    m = jnp.maximum(log_f + carry.m, log_i)
+    i, f = jnp.exp(log_i - m), jnp.exp(log_f + carry.m - m)
+    return gates._replace(input=i, forget=f), m
