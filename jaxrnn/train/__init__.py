@@ -1,0 +1,14 @@
+"""Training: `fit`, the batches it is made on, and what keeps a run alive.
+
+Needs the extra `train` for checkpoints, Grain, TensorBoard and the bar on the terminal.
+"""
+
+from jaxrnn.train.batches import Batches as Batches
+from jaxrnn.train.checkpoints import CheckpointError as CheckpointError
+from jaxrnn.train.checkpoints import Checkpoints as Checkpoints
+from jaxrnn.train.fit import fit as fit
+from jaxrnn.train.run import Fit as Fit
+from jaxrnn.train.run import NotFiniteError as NotFiniteError
+from jaxrnn.train.sources import Prefetched as Prefetched
+from jaxrnn.train.sources import Samples as Samples
+from jaxrnn.train.sources import Windows as Windows
