@@ -202,10 +202,11 @@ def side_by_side(function: Callable[[Item], Output], items: Iterable[Item]) -> l
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def sized(config: Any, quick: dict[str, Any]) -> Any:
-    """With --quick, the smaller numbers of `quick` wherever none was asked for."""
-    if not config.quick:
-        return config
+def sized(config: Any, quick: dict[str, Any], full: dict[str, Any] | None = None) -> Any:
+    """With --quick or --full, the numbers of `quick` or `full` wherever none was asked for."""
+    if full is not None and config.quick and config.full:
+        raise UsageError("--quick and --full exclude each other")
+    other = quick if config.quick else full if full is not None and config.full else {}
     default = type(config)()
-    asked = {k for k in quick if getattr(config, k) != getattr(default, k)}
-    return dataclasses.replace(config, **{k: v for k, v in quick.items() if k not in asked})
+    asked = {k for k in other if getattr(config, k) != getattr(default, k)}
+    return dataclasses.replace(config, **{k: v for k, v in other.items() if k not in asked})

@@ -1,0 +1,122 @@
+"""Which networks can add two numbers that they saw some hundred steps ago?
+
+Claim
+    LSTM and GRU bring the mean squared error below 0.01 at T = 200 whatever the seed; Elman's
+    network stays at 1/6, the error of always answering 1.
+Source
+    Hochreiter and Schmidhuber 1997, experiment 4; Le, Jaitly and Hinton 2015 (1504.00941).
+What would refute it
+    A seed of LSTM or GRU that is still above 0.01 when the updates are used up; a network of
+    Elman's that falls below nine tenths of 1/6.
+Cost
+    Three to four minutes on two cores, half a minute with --quick, hours with --full.
+
+Numbers are from U(0, 1) and two of them are marked, one in each half. Every batch is drawn anew, so
+that there is nothing to learn by heart; the error is that of a thousand sequences apart. The
+gradient is ‖∂carry_T/∂carry_(T−k)‖_F/√N, what a random direction keeps of it, at k = 3T/4: there
+the first mark lies on average.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from experiments import _claims as claims
+from experiments import _common as common
+from experiments import _memory_task as memory
+from experiments._learning import CELLS
+from jaxrnn.tasks import Adding
+
+NAME = "adding_problem"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to train.
+
+    Attributes:
+        lengths: T, steps from the first number to the answer.
+        cells: which networks.
+        hidden_size: H, units of every network.
+        batch: sequences in one update.
+        updates: at most so many; training ends as soon as the goal is reached.
+        every: updates between two looks at the held-out error.
+        learning_rate: of Adam.
+        clip: the global norm that gradients are clipped to.
+        goal: the held-out error at which the problem counts as solved.
+        seeds: how many networks of each kind.
+        seed: the first of them.
+        redraw: a result of an earlier run: prints its tables and draws its figure again.
+        output: folder for adding_problem.json and .png.
+        full: all networks, four lengths, five seeds: hours.
+        quick: a short T, one seed: half a minute.
+    """
+
+    lengths: tuple[int, ...] = (200,)
+    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU")
+    hidden_size: int = 32
+    batch: int = 32
+    updates: int = 8000
+    every: int = 250
+    learning_rate: float = 3e-3
+    clip: float = 1.0
+    goal: float = 0.01
+    seeds: int = 3
+    seed: int = 0
+    redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    output: Path = Path("results")
+    full: bool = False
+    quick: bool = False
+
+
+QUICK: dict[str, Any] = dict(lengths=(20,), hidden_size=16, updates=2000, every=200, seeds=1)
+FULL: dict[str, Any] = dict(lengths=(50, 100, 200, 400), cells=tuple(CELLS), updates=20000, seeds=5)
+
+
+def run(config: Config) -> dict:
+    """Trains, prints the table and the verdicts, writes JSON and figure."""
+    config = common.sized(config, QUICK, FULL)
+    claims.at_least(config, hidden_size=1, batch=1, every=1, updates=config.every, seeds=1)
+    claims.one_of("--cells", config.cells, tuple(CELLS))
+    if not config.lengths or min(config.lengths) < 2:
+        raise common.UsageError(f"--lengths takes numbers of at least 2, got {config.lengths}")
+    return claims.conduct(NAME, config, measure, _show, _draw)
+
+
+def measure(config: Config) -> dict:
+    """All networks at all lengths, and the verdicts."""
+    tasks = {length: Adding(length) for length in sorted(set(config.lengths))}
+    measured = memory.measure(config, tasks, lambda length: 3 * length // 4)
+    rows = measured["rows"]
+    goal = f"a mean squared error below {config.goal:g}"
+    found = [
+        memory.all_solve(rows, [c for c in ("LSTM", "GRU") if c in config.cells], goal),
+        memory.stays(rows, "Elman", {length: task.baseline for length, task in tasks.items()}),
+    ]
+    return dict(**measured, verdicts=[v for v in found if v])
+
+
+def _show(result: dict) -> None:
+    config = result["config"]
+    memory.print_rows(
+        f"Adding problem, H = {config['hidden_size']}, at most {config['updates']:,} updates of "
+        f"{config['batch']} sequences; mean squared error, 1/6 without memory",
+        result["rows"],
+    )
+
+
+def _draw(result: dict) -> Figure:
+    baselines = {row["length"]: Adding(row["length"]).baseline for row in result["rows"]}
+    return memory.draw(result, baselines, result["config"]["goal"], _marks)
+
+
+def _marks(xs: np.ndarray) -> list[int]:
+    return np.flatnonzero(xs[:, 1] > 0).tolist()
+
+
+if __name__ == "__main__":
+    common.main(Config, run)
