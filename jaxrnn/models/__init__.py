@@ -1,0 +1,23 @@
+"""Shapes of use: Flax NNX models around any cell or network, and baselines to beat.
+
+Loads Flax; `import jaxrnn` does not. Models are `nnx.Module`s whose trained arrays are `nnx.Param`s
+and nothing else: no state of random numbers, no flags. They are called
+`model(xs, lengths=None, *, key=None)`, and without a key drop nothing.
+"""
+
+from jaxrnn.models.bag_of_words import BagOfWords as BagOfWords
+from jaxrnn.models.classifier import Classifier as Classifier
+from jaxrnn.models.convolution import Convolution as Convolution
+from jaxrnn.models.decoding import Generated as Generated
+from jaxrnn.models.decoding import decode as decode
+from jaxrnn.models.feed_forward import PaddedFeedForward as PaddedFeedForward
+from jaxrnn.models.feed_forward import SharedFeedForward as SharedFeedForward
+from jaxrnn.models.forecaster import Forecaster as Forecaster
+from jaxrnn.models.generator import Generator as Generator
+from jaxrnn.models.language_model import LanguageModel as LanguageModel
+from jaxrnn.models.language_model import cross_entropy as cross_entropy
+from jaxrnn.models.linen import LinenRecurrent as LinenRecurrent
+from jaxrnn.models.recurrent import Recurrent as Recurrent
+from jaxrnn.models.seq2seq import Seq2Seq as Seq2Seq
+from jaxrnn.models.tagger import Tagger as Tagger
+from jaxrnn.models.transformer import Transformer as Transformer

@@ -1,0 +1,143 @@
+"""One class for a whole sequence, by a recurrent network."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxrnn import cell as contract
+from jaxrnn.models._shared import linear_readout
+from jaxrnn.models._whole import Whole
+from jaxrnn.models.recurrent import Recurrent
+from jaxrnn.network import Bidirectional, Delay, Pooled, Stack
+from jaxrnn.network._shared import width
+from jaxrnn.network.bidirectional import MERGES
+from jaxrnn.sequences import zero_padding
+from jaxrnn.unroll import unroll
+
+
+class Classifier(Whole):
+    """Embedding → dropout → network → dropout → linear: one class for a whole sequence.
+
+    What is read at the end is the network's output after the last real step; if its last layer is
+    `Bidirectional`, the forward direction's there and the backward direction's at step 0, merged
+    as the layer says (kept apart, they are put side by side). `ys[:, -1]` would be neither.
+
+        lstm = lambda inputs: jaxrnn.Bidirectional(jaxrnn.LSTM(inputs, 256))
+        network = jaxrnn.Stack((lstm(100), lstm(512)), dropout=0.5)
+        model = Classifier(len(words), 2, network, dropout=0.5, rngs=nnx.Rngs(0))
+
+    vocabulary: the number of tokens, 0 … vocabulary − 1, none of which is special, as lengths alone
+        tell padding; or None for inputs that are features, `(*batch, T, features)`.
+    classes: how many.
+    network: any cell or network; its `input_size` is the size of a word's vector.
+    dropout: rate at which single features of the words and of what is read at the end are set to
+        zero. Between layers it is the `Stack`'s. Only where a key is passed.
+    embedding: vectors to start from, `(vocabulary, input_size)`; drawn from N(0, 1) by default.
+    frozen: whether the embedding stays as it is: it is then no `nnx.Param`.
+    reverse: whether a causal network reads from the last word to the first.
+    readout: False if the network's outputs are the logits themselves, as those of
+        `Pooled(Readout(cell, classes))` are; then neither the second dropout nor a linear map.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int | None,
+        classes: int,
+        network: Any,
+        *,
+        dropout: float = 0.0,
+        embedding: Any = None,
+        frozen: bool = False,
+        reverse: bool = False,
+        readout: bool = True,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        features = width(self, network, "input_size")
+        super().__init__(
+            vocabulary,
+            features,
+            dropout=dropout,
+            embedding=embedding,
+            frozen=frozen,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.recurrent = Recurrent(network, rngs=rngs, dtype=dtype)
+        self.reverse = reverse
+        one = jax.ShapeDtypeStruct((1, features), dtype)
+        given = jax.eval_shape(lambda xs: self.summary(xs, None, None), one).shape[-1]
+        self.linear = linear_readout(self, given, classes, readout, rngs, dtype)
+
+    def summary(
+        self, xs: Float[Array, "*batch T F"], lengths: Any, key: Array | None
+    ) -> Float[Array, "*batch H"]:
+        """What the last layer has come to when it has read everything."""
+        network, merge = both_ends(self.recurrent.network)
+        _, ys = unroll(
+            network, self.recurrent.tree, xs, lengths=lengths, reverse=self.reverse, key=key
+        )
+        if merge:
+            return merge(_at_last(ys.forward, lengths), ys.backward[..., 0, :])
+        return ys[..., 0, :] if self.reverse else _at_last(ys, lengths)
+
+    def confidences(self, inputs: Any, lengths: Any = None) -> Float[Array, "*batch T classes"]:
+        """Probabilities of the classes after each word: row t is what words 0 … t make of them.
+
+        Zero at padding. A network that reads forwards alone gives all of them in one call. Of any
+        other every prefix is run by itself, one after the other: the time of T calls, the memory
+        of one.
+        """
+        if self.reverse or not contract.is_causal(self.recurrent.network):
+            return super().confidences(inputs, lengths)
+        xs, lengths = self.inputs(inputs, lengths)
+        _, ys = self.recurrent(xs, lengths=lengths)
+        probabilities = jax.nn.softmax(ys if self.linear is None else self.linear(ys))
+        T = xs.shape[-2]
+        return probabilities if lengths is None else zero_padding(probabilities, lengths, T)
+
+
+def both_ends(network: Any) -> tuple[Any, Callable[[Array, Array], Array] | None]:
+    """The network with the directions of its last layer kept apart, and what merges their ends.
+
+    None if the last layer has one direction, or is a `Delay`, which knows the future by waiting.
+    """
+    if isinstance(network, Stack):
+        last, merge = both_ends(network.layers[-1])
+        return dataclasses.replace(network, layers=(*network.layers[:-1], last)), merge
+    if isinstance(network, Bidirectional):
+        return dataclasses.replace(network, merge=None), MERGES[network.merge or "concatenate"]
+    if isinstance(network, Pooled):
+        apart = Bidirectional(network.forward, network.backward, merge=None)
+        return apart, functools.partial(_pooled, network.pool)
+    if not contract.is_causal(network) and not isinstance(network, Delay):
+        raise ValueError(
+            f"Classifier: where {type(network).__name__} ends is not known, as it reads both ways: "
+            "let its last layer be a Bidirectional, with what you put around it around its cells"
+        )
+    return network, None
+
+
+def _pooled(pool: str, forward: Array, backward: Array) -> Array:
+    # as `Pooled` does it step by step
+    p, q = jax.nn.log_softmax(forward), jax.nn.log_softmax(backward)
+    if pool == "linear":
+        return jnp.logaddexp(p, q) - math.log(2)
+    return jax.nn.log_softmax((p + q) / 2)
+
+
+def _at_last(ys: Float[Array, "*batch T H"], lengths: Any) -> Float[Array, "*batch H"]:
+    """The output of each row's last real step; zero for a row without any."""
+    if lengths is None:
+        return ys[..., -1, :]
+    # where there is no real step, outputs are zero everywhere
+    last = jnp.maximum(lengths - 1, 0)[..., None, None]
+    return jnp.take_along_axis(ys, last, axis=-2)[..., 0, :]
