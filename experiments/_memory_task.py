@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ def lesson(config: Any, cell: str, task: Task) -> Lesson:
     )
 
 
-def measure(config: Any, tasks: dict[int, Task], lag: Callable[[int], int]) -> dict:
+def measure(config: Any, tasks: Mapping[int, Task], lag: Callable[[int], int]) -> dict:
     """All cells on all tasks: a row each, with one entry for each seed; an LSTM from inside."""
     inside: dict[int, dict] = {}
     jobs = [
@@ -68,7 +68,9 @@ def measure(config: Any, tasks: dict[int, Task], lag: Callable[[int], int]) -> d
 
 
 def _record(what: Lesson, found: Learned, lag: int) -> dict:
-    record = dict(errors=found.errors, sequences=found.sequences, correct=found.correct)
+    record: dict[str, Any] = dict(
+        errors=found.errors, sequences=found.sequences, correct=found.correct
+    )
     for when, params in zip(WHEN, (found.before, found.after), strict=True):
         curve = np.asarray(_gradient(what.network.network, what.task, params.network))
         record[f"log_norm_{when}"] = curve[: lag + 1]
@@ -255,7 +257,7 @@ def _inside(figure: Figure, place: Any, inside: dict, marks: Callable) -> None:
     for i, (name, values) in enumerate(panels.items()):
         axes = shared = figure.add_subplot(column[i], sharex=shared)
         wide = float(np.abs(values).max())
-        span = dict(cmap="RdBu_r", vmin=-wide, vmax=wide)
+        span: dict[str, Any] = dict(cmap="RdBu_r", vmin=-wide, vmax=wide)
         span = span if name == "$c_t$" else dict(cmap="viridis", vmin=0, vmax=1)
         image = axes.imshow(values[:, order].T, aspect="auto", interpolation="nearest", **span)
         figure.colorbar(image, ax=axes, pad=0.01)

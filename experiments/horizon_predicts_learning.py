@@ -194,9 +194,13 @@ def rank_correlation(rows: list[dict], steps: int) -> dict:
     varied = [d for d in draws if len({*across[d]}) > 1 and len({*up[d]}) > 1]
     if not varied or len({*across}) == 1 or len({*up}) == 1:
         return dict(rho=math.nan, low=math.nan, high=math.nan)
-    resampled = [spearmanr(across[d], up[d]).statistic for d in varied]
+    resampled = [_rho(across[d], up[d]) for d in varied]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return dict(rho=float(spearmanr(across, up).statistic), low=float(low), high=float(high))
+    return dict(rho=_rho(across, up), low=float(low), high=float(high))
+
+
+def _rho(across: np.ndarray, up: np.ndarray) -> float:
+    return float(spearmanr(across, up)[0])  # pyright: ignore[reportArgumentType]
 
 
 def verdict(correlation: dict) -> dict:

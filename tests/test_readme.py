@@ -8,11 +8,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
+from flax import nnx
 from oracle import assert_close
 from rows import problem
 
 import jaxrnn
-from jaxrnn import analysis, initializers
+from jaxrnn import analysis, initializers, models, tasks, train
 from jaxrnn.dense import Dense
 from jaxrnn.methods.stages import find_routes
 
@@ -33,11 +36,12 @@ def test_the_table_of_methods_networks_and_analyses_is_not_out_of_date():
     for row, module in (
         ("cells", jaxrnn), ("initialisers", initializers), ("through time", jaxrnn),
         ("methods", jaxrnn), ("networks", jaxrnn), ("files", jaxrnn), ("analysis", analysis),
+        ("tasks", tasks), ("models", models), ("training", train),
     ):  # fmt: skip
         (text,) = re.findall(rf"^\| {row} \| (.*) \|$", README, re.MULTILINE)
         for name in re.findall(r"`([A-Za-z_.]+)[`(]", text):
             place = module
-            for part in name.removeprefix("jaxrnn.").removeprefix("analysis.").split("."):
+            for part in re.sub(r"^(jaxrnn|analysis|tasks|models|train)\.", "", name).split("."):
                 if part in ("lengths", "resets", "reverse", "key", "initializers"):
                     continue  # an option, or the module itself
                 place = getattr(place, part)
@@ -51,6 +55,34 @@ def test_the_microscope_answers():
     exec(snippet, names)
     assert names["taus"].shape == (2, 3) and names["spectrum"].exponents.shape == (2, 4)
     assert names["memory"].capacity.shape == (12,) and len(names["points"].kinds) > 0
+
+
+def learning(word, **names):
+    """The one snippet of the README that has this word, run as a newcomer would."""
+    (snippet,) = (s for s in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if word in s)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        exec(snippet, names)
+    return names
+
+
+def test_twenty_lines_learn_real_digits(capsys):
+    names = learning("load_digits")
+    assert (names["predicted"] == names["labels"][1500:]).mean() > 0.85
+    assert float(capsys.readouterr().out) > 0.85
+
+
+@pytest.mark.long
+def test_a_sequence_comes_out_reversed():
+    names = learning("Seq2Seq(", jax=jax, jnp=jnp, jaxrnn=jaxrnn, nnx=nnx, optax=optax,
+                     models=models, train=train)  # fmt: skip
+    assert names["trained"].history[-1]["loss"] < 0.1
+
+
+@pytest.mark.long
+def test_the_adding_problem_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = learning("tasks.Adding(", jax=jax, jaxrnn=jaxrnn, optax=optax, train=train)
+    assert (tmp_path / "adding.jsonl").exists() and names["trained"].step == 300
 
 
 def test_the_cell_that_declares_its_stages_runs_the_fast_way():
