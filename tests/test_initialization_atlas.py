@@ -79,6 +79,7 @@ def holds(verdicts):
 # numbers
 
 
+@pytest.mark.long
 def test_linear_networks_have_the_rates_of_their_matrices(of):
     found = of["LinearRNN"]
     np.testing.assert_allclose(found["orthogonal"]["rate"], 0, atol=1e-6)
