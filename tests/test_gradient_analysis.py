@@ -310,7 +310,9 @@ def _token_step(params, carry, token):
     return h, h
 
 
-@pytest.mark.parametrize("size", [1, 5, *(pytest.param(n, marks=pytest.mark.long) for n in (64, 128))])
+@pytest.mark.parametrize(
+    "size", [1, 5, *(pytest.param(n, marks=pytest.mark.long) for n in (64, 128))]
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_top_singular_value_to_rounding(size, dtype):
     draw = np.random.default_rng(size)
