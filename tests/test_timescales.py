@@ -41,6 +41,7 @@ def gates(*values, dtype=jnp.float64):
     return logit(jnp.asarray(values, dtype))[:, None]
 
 
+@pytest.mark.long
 def test_a_gate_held_at_095_is_039_seconds():
     cell, params = forgetting()
     found = time_constants(cell, params, gates(*[0.95] * 7), dt=0.02)

@@ -1,0 +1,99 @@
+"""Intents of commands: end to end on a few sentences, what is asked, and the verdict."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments import intent_classification as experiment
+from experiments._common import UsageError
+from experiments._intents import Corpus, Sentence
+
+
+@pytest.fixture(autouse=True)
+def as_a_user_runs_it():
+    """In float32, and with JAX's own promotion, which Optax's Adam needs: in all threads."""
+    names = ("jax_numpy_dtype_promotion", "jax_enable_x64")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, ("standard", False), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def sentences(rooms):
+    """On before off is to switch off in the end, and the other way round: order alone tells."""
+    two = {"on": "先关{}后开{}", "off": "先开{}后关{}"}
+    return [
+        Sentence(form.format(a, b), intent, form, form)
+        for intent, form in two.items()
+        for a in rooms
+        for b in rooms
+    ]
+
+
+@pytest.fixture
+def corpus(monkeypatch):
+    found = Corpus(sentences("灯窗门扇"), sentences("灯门"), sentences("窗扇"), ("off", "on"), {})
+    monkeypatch.setattr(experiment.intents, "corpus", lambda *_, **__: found)
+    return found
+
+
+def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
+    config = experiment.Config(
+        models=("bag of words", "GRU"), features=8, hidden_size=12, batch=8, steps=150, seeds=2,
+        learning_rate=1e-2, dropout=0.0, output=tmp_path,
+    )  # fmt: skip
+    result = experiment.run(config)
+    bag, network = result["rows"]
+    assert max(bag["accuracy"]) == 0.5 and min(network["accuracy"]) == 1.0
+    (verdict,) = result["verdicts"]
+    assert verdict["holds"] and "+50.0 points" in verdict["measured"]
+    assert result["counts"]["train"] == 32 and result["counts"]["largest"] == 0.5
+    asked = {(q["model"], q["asked"]): q["apart"] for q in result["questions"]}
+    assert asked["bag of words", "我爱你 / 你爱我"] < 1e-6
+    # what comes later cannot change what a causal network has made of a word
+    assert asked["GRU", "苹果 before 味道不错 / before 股票大涨"] == 0
+    followed = result["sentence"]
+    assert followed["text"] == list(experiment.SENTENCE) and followed["model"] == "GRU"
+    record = json.loads((tmp_path / "intent_classification.json").read_text(encoding="utf-8"))
+    assert len(record["sentence"]["confidences"]) == len(experiment.SENTENCE)
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", experiment.KINDS)
+def test_every_model_can_be_made(corpus, name):
+    config = experiment.Config(features=8, hidden_size=8)
+    tokens = experiment.Tokens(config, corpus.train)
+    model = experiment.build(name, config, tokens, 2, 0)
+    padded = tokens.padded([s.text for s in corpus.test])
+    logits = nnx.eval_shape(lambda m: m(*padded), model)
+    assert logits.shape == (8, 2)
+
+
+def test_a_state_is_that_at_the_last_character_of_the_word(corpus):
+    config = experiment.Config(features=4, hidden_size=3)
+    tokens = experiment.Tokens(config, corpus.train)
+    model = experiment.build("GRU", config, tokens, 2, 0)
+    text = "先关灯后关灯"
+    at = experiment.states(model, tokens, text)
+    np.testing.assert_array_equal(experiment._state_at(model, tokens, text, "关灯", 0), at[2])
+    np.testing.assert_array_equal(experiment._state_at(model, tokens, text, "关灯", 1), at[5])
+
+
+def test_the_verdict_can_say_no():
+    rows = [
+        dict(model="bag of words", accuracy=[0.8, 0.82]),
+        dict(model="GRU", accuracy=[0.81, 0.83]),
+    ]
+    (verdict,) = experiment.verdicts(rows)
+    assert not verdict["holds"] and "+1.0 points" in verdict["measured"]
+    assert experiment.verdicts(rows[:1]) == []
+
+
+def test_mistakes_are_told_in_a_sentence():
+    with pytest.raises(UsageError, match="--models takes one or more of"):
+        experiment.run(experiment.Config(models=("GRU", "LSTM")))
