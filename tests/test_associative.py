@@ -59,7 +59,10 @@ def test_the_tree_gives_what_the_scan_gives(name):
         assert_close(got, both_ways(cell, Scan())(*given, where), 1e-10)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    [n if i % 3 == 0 else pytest.param(n, marks=pytest.mark.long) for i, n in enumerate(CELLS)],
+)
 def test_stretches_of_any_length_combine_in_any_order(name):
     cell = CELLS[name]
     params, xs, carry = problem(cell, (5,), seed=4)

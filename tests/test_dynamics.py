@@ -99,9 +99,7 @@ SINGULAR += [OrthogonalRNN(3, 8), TauGRU(3, 8, 2), UnICORNN(3, 8), UnitaryRNN(3,
     "cell",
     # the plain run asks those that divide or take roots
     [
-        c
-        if type(c) in (CoRNN, OrthogonalRNN, UnitaryRNN)
-        else pytest.param(c, marks=pytest.mark.long)
+        c if type(c) in (OrthogonalRNN, UnitaryRNN) else pytest.param(c, marks=pytest.mark.long)
         for c in SINGULAR
     ],
     ids=lambda cell: type(cell).__name__,

@@ -51,12 +51,19 @@ def widen(tree):
 @pytest.mark.parametrize(
     ("cell", "reverse", "dtype", "rounding"),
     [
-        (Elman(3, 4, "relu", learned_carry=True), False, jnp.float64, 1e-12),
-        (LSTM(3, 4, biases=2), True, jnp.float64, 1e-12),
-        (GRU(3, 4), False, jnp.float64, 1e-12),
-        (GRU(3, 4, reset="after", learned_carry=True), True, jnp.float32, 1e-5),
+        pytest.param(
+            *(Elman(3, 4, "relu", learned_carry=True), False, jnp.float64, 1e-12),
+            id="elman",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(LSTM(3, 4, biases=2), True, jnp.float64, 1e-12, id="lstm"),
+        pytest.param(GRU(3, 4), False, jnp.float64, 1e-12, id="gru-two-stages"),
+        pytest.param(
+            *(GRU(3, 4, reset="after", learned_carry=True), True, jnp.float32, 1e-5),
+            id="gru-after-float32",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["elman", "lstm", "gru-two-stages", "gru-after-float32"],
 )
 def test_the_kernel_equals_the_python_loop(cell, reverse, dtype, rounding):
     against_the_loop(cell, Kernel(), situation(LENGTHS, RESETS), reverse, dtype, rounding)
@@ -205,7 +212,10 @@ def pretend(monkeypatch):
     monkeypatch.setattr(cudnn, "_lstm_bwd", reference_bwd)
 
 
-@pytest.mark.parametrize(("biases", "reverse"), [(0, False), (1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("biases", "reverse"),
+    [(1, True), *(pytest.param(b, False, marks=pytest.mark.long) for b in (0, 2))],
+)
 def test_cudnn_equals_the_python_loop(biases, reverse, pretend):
     given = situation(LENGTHS, np.zeros((B, T)))
     against_the_loop(LSTM(3, 4, biases=biases), PRETENDED, given, reverse, jnp.float32, 1e-5)
@@ -239,6 +249,7 @@ def test_a_batch_is_one_call_of_cudnn_however_it_is_nested(pretend):
     assert_close(jax.jit(gradient)(params, xs), jax.jit(want)(params, xs), 1e-5)
 
 
+@pytest.mark.long
 def test_gradients_of_each_row_and_params_of_each_row(pretend):
     params, xs, _ = problem(LEARNED, (2, 2, 2), dtype=jnp.float32)
     ensemble = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)

@@ -172,6 +172,7 @@ def test_an_ensemble_of_params_has_the_gradients_of_its_members():
     assert_close(jax.vmap(gradient)(together), jax.tree.map(lambda *a: jnp.stack(a), *each))
 
 
+@pytest.mark.long
 def test_the_product_has_every_derivative_and_batches_on_either_side():
     random = np.random.default_rng(0)
     v, W = (jnp.asarray(random.standard_normal(shape)) for shape in ((2, 3, 4), (4, 5)))

@@ -66,6 +66,7 @@ def test_gradients_reach_back_so_far_and_no_further(cell, window, reach):
     assert_close(got[0][1], unroll(cell, params, xs, carry=carry, **options))
 
 
+@pytest.mark.long
 def test_a_gradient_ends_at_the_edge_of_its_reach():
     cell = GRU(3, 4)
     params, xs, _ = problem(cell, (T,))
