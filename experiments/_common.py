@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import tempfile
 import threading
@@ -35,7 +36,8 @@ def main(
     config_class: type[Config], run: Callable[[Config], Any], arguments: Sequence[str] | None = None
 ) -> None:
     """Reads a config from the command line and runs the experiment; exit code 2 on bad input."""
-    description = sys.modules[run.__module__].__doc__
+    # a heading and what is indented below it is a paragraph of its own
+    description = re.sub(r"\n+(?=\S+.*\n    )", "\n\n", sys.modules[run.__module__].__doc__ or "")
     config = tyro.cli(
         config_class,
         args=arguments,

@@ -1,28 +1,76 @@
 """What `adding_problem` and `cue_recall` share: cells learn a task of memory at several lengths."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments import _claims as claims
 from experiments import _common as common
-from experiments._learning import Learned, Lesson, examples, learn, network
+from experiments._learning import CELLS, Learned, Lesson, examples, learn, network
 from jaxrnn import analysis, flatten_carry, plot, trajectory
 from jaxrnn.tasks import Task
 
 PROBES = 8  # sequences over which gradients are measured
+FULL: dict[str, Any] = dict(cells=tuple(CELLS), updates=20000, seeds=5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What both are told about networks and training.
+
+    Attributes:
+        cells: which networks.
+        hidden_size: H, units of every network.
+        batch: sequences in one update.
+        updates: at most so many; training ends as soon as the goal is reached.
+        every: updates between two looks at the held-out loss.
+        learning_rate: of Adam.
+        clip: the global norm that gradients are clipped to.
+        goal: the held-out loss at which a task counts as solved.
+        seeds: how many networks of each kind.
+        seed: the first of them.
+        redraw: a result of an earlier run: prints its tables and draws its figure again.
+        output: folder for JSON and figure.
+        full: all networks, several lengths, five seeds: hours.
+        quick: short lengths, one seed: half a minute.
+    """
+
+    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU")
+    hidden_size: int = 32
+    batch: int = 32
+    updates: int = 8000
+    every: int = 250
+    learning_rate: float = 3e-3
+    clip: float = 1.0
+    goal: float = 0.01
+    seeds: int = 3
+    seed: int = 0
+    redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    output: Path = Path("results")
+    full: bool = False
+    quick: bool = False
+
+    def check(self) -> None:
+        """Raises if a number makes no sense."""
+        claims.at_least(self, hidden_size=1, batch=1, every=1, updates=self.every, seeds=1)
+        claims.one_of("--cells", self.cells, tuple(CELLS))
+
+
 WHEN = ("before", "after")
 
 
-def lesson(config: Any, cell: str, task: Task) -> Lesson:
+def lesson(config: Training, cell: str, task: Task) -> Lesson:
     """What a config says about the training of one cell on one task."""
     return Lesson(
         network=network(cell, task, config.hidden_size),
@@ -36,7 +84,7 @@ def lesson(config: Any, cell: str, task: Task) -> Lesson:
     )
 
 
-def measure(config: Any, tasks: Mapping[int, Task], lag: Callable[[int], int]) -> dict:
+def measure(config: Training, tasks: Mapping[int, Task], lag: Callable[[int], int]) -> dict:
     """All cells on all tasks: a row each, with one entry for each seed; an LSTM from inside."""
     inside: dict[int, dict] = {}
     jobs = [

@@ -18,70 +18,38 @@ the first mark lies on average.
 """
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from experiments import _claims as claims
 from experiments import _common as common
 from experiments import _memory_task as memory
-from experiments._learning import CELLS
 from jaxrnn.tasks import Adding
 
 NAME = "adding_problem"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(memory.Training):
     """What to train.
 
     Attributes:
         lengths: T, steps from the first number to the answer.
-        cells: which networks.
-        hidden_size: H, units of every network.
-        batch: sequences in one update.
-        updates: at most so many; training ends as soon as the goal is reached.
-        every: updates between two looks at the held-out error.
-        learning_rate: of Adam.
-        clip: the global norm that gradients are clipped to.
-        goal: the held-out error at which the problem counts as solved.
-        seeds: how many networks of each kind.
-        seed: the first of them.
-        redraw: a result of an earlier run: prints its tables and draws its figure again.
-        output: folder for adding_problem.json and .png.
-        full: all networks, four lengths, five seeds: hours.
-        quick: a short T, one seed: half a minute.
     """
 
     lengths: tuple[int, ...] = (200,)
-    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU")
-    hidden_size: int = 32
-    batch: int = 32
-    updates: int = 8000
-    every: int = 250
-    learning_rate: float = 3e-3
-    clip: float = 1.0
-    goal: float = 0.01
-    seeds: int = 3
-    seed: int = 0
-    redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    output: Path = Path("results")
-    full: bool = False
-    quick: bool = False
 
 
 QUICK: dict[str, Any] = dict(lengths=(20,), hidden_size=16, updates=2000, every=200, seeds=1)
-FULL: dict[str, Any] = dict(lengths=(50, 100, 200, 400), cells=tuple(CELLS), updates=20000, seeds=5)
+FULL = dict(lengths=(50, 100, 200, 400), **memory.FULL)
 
 
 def run(config: Config) -> dict:
     """Trains, prints the table and the verdicts, writes JSON and figure."""
     config = common.sized(config, QUICK, FULL)
-    claims.at_least(config, hidden_size=1, batch=1, every=1, updates=config.every, seeds=1)
-    claims.one_of("--cells", config.cells, tuple(CELLS))
+    config.check()
     if not config.lengths or min(config.lengths) < 2:
         raise common.UsageError(f"--lengths takes numbers of at least 2, got {config.lengths}")
     return claims.conduct(NAME, config, measure, _show, _draw)

@@ -18,17 +18,14 @@ from the question to the cue.
 """
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from experiments import _claims as claims
 from experiments import _common as common
 from experiments import _memory_task as memory
-from experiments._learning import CELLS
 from jaxrnn.tasks import DelayedRecall
 
 NAME = "cue_recall"
@@ -36,60 +33,31 @@ MONKEY_KING = 103  # characters from 弼马温 to 嘲讽
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(memory.Training):
     """What to train.
 
     Attributes:
         lags: steps from the cue to the question.
         cues: how many there are.
         distractors: how many kinds.
-        cells: which networks.
-        hidden_size: H, units of every network.
-        batch: sequences in one update.
-        updates: at most so many; training ends as soon as the goal is reached.
-        every: updates between two looks at the held-out loss.
-        learning_rate: of Adam.
-        clip: the global norm that gradients are clipped to.
         goal: the held-out loss, in nats, at which the task counts as solved.
-        seeds: how many networks of each kind.
-        seed: the first of them.
-        redraw: a result of an earlier run: prints its tables and draws its figure again.
-        output: folder for cue_recall.json and .png.
-        full: all networks, four lags, five seeds: hours.
-        quick: a short lag, one seed: half a minute.
     """
 
     lags: tuple[int, ...] = (20, MONKEY_KING)
     cues: int = 8
     distractors: int = 8
-    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU")
-    hidden_size: int = 32
-    batch: int = 32
-    updates: int = 8000
-    every: int = 250
-    learning_rate: float = 3e-3
-    clip: float = 1.0
     goal: float = 0.1
-    seeds: int = 3
-    seed: int = 0
-    redraw: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    output: Path = Path("results")
-    full: bool = False
-    quick: bool = False
 
 
 QUICK: dict[str, Any] = dict(lags=(5, 10), hidden_size=16, updates=1500, every=100, seeds=1)
-FULL: dict[str, Any] = dict(
-    lags=(20, 50, MONKEY_KING, 200), cells=tuple(CELLS), updates=20000, seeds=5
-)
+FULL = dict(lags=(20, 50, MONKEY_KING, 200), **memory.FULL)
 
 
 def run(config: Config) -> dict:
     """Trains, prints the table and the verdicts, writes JSON and figure."""
     config = common.sized(config, QUICK, FULL)
-    claims.at_least(config, cues=2, distractors=1, hidden_size=1, batch=1, every=1)
-    claims.at_least(config, updates=config.every, seeds=1)
-    claims.one_of("--cells", config.cells, tuple(CELLS))
+    config.check()
+    claims.at_least(config, cues=2, distractors=1)
     if not config.lags or min(config.lags) < 1:
         raise common.UsageError(f"--lags takes numbers of at least 1, got {config.lags}")
     return claims.conduct(NAME, config, measure, _show, _draw)
