@@ -187,10 +187,7 @@ def seen(name, padding=0.0):
     return model, compiled(name)(model, features(padding))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if i % 2 == 0 else pytest.param(n, marks=pytest.mark.long) for i, n in enumerate(TABLE)],
-)
+@pytest.mark.parametrize("name", TABLE)
 def test_a_batch_is_its_rows_alone(name):
     _, got = seen(name)
     row = got["out"][1]
