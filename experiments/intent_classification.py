@@ -1,14 +1,18 @@
 """What does somebody want who speaks to a house in Chinese, and does the order of words tell?
 
-Claim
-    The best recurrent network tells the intents of commands better than a bag of words does, by
-    more than the spread over seeds, on templates that it has not seen.
+Claims
+    1. The best recurrent network tells the intents of commands better than a bag of words does, by
+       more than the spread over seeds, on templates that it has not seen.
+    2. 我爱你 and 你爱我 are one to a bag of words and two to every recurrent network.
+    3. At 苹果 a network that only reads on is in the same state whether 味道不错 follows or
+       股票大涨; one that reads both ways is not.
 Source
     Commands are expanded from the templates of home-assistant-intents, and split by template: no
     template is in two parts. To play music is no intent of theirs; its templates are ours.
 What would refute it
-    A mean accuracy of the best recurrent network that is not above that of the best bag of words
-    by more than both standard deviations together.
+    1: a mean accuracy of the best recurrent network that is not above that of the best bag of words
+    by more than both standard deviations together. 2, 3: a distance of more than a rounding error
+    where there should be none, or of none where there should be one.
 Cost
     Four to five minutes on two cores, under a minute with --quick.
 
@@ -43,6 +47,22 @@ NAME = "intent_classification"
 SENTENCE = "播放周杰伦的《稻香》"
 BAGS = ("bag of words", "bag of words, two layers")
 RECURRENT = ("Elman", "GRU", "bidirectional LSTM")
+TURNED = "我爱你 / 你爱我"
+APPLE = "苹果 before 味道不错 / before 股票大涨"
+# a text, a word in it, and which of its places
+PLACES = {
+    APPLE: (("苹果味道不错", "苹果", 0), ("苹果股票大涨", "苹果", 0)),
+    "周杰伦 after 播放 / after 我喜欢": (
+        ("播放周杰伦", "周杰伦", 0),
+        ("我喜欢周杰伦", "周杰伦", 0),
+    ),
+    "黑神话, first / second": (
+        ("黑神话比黑神话好", "黑神话", 0),
+        ("黑神话比黑神话好", "黑神话", 1),
+    ),
+}
+ASKED = (*TURNED.split(" / "), *(text for two in PLACES.values() for text, _, _ in two))
+ROUNDING = 1e-5  # of a reading, relative to its size, in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +155,16 @@ def run(config: Config) -> dict:
 
 
 class Tokens:
-    """Tokens of the training sentences by number; all others share the last number."""
+    """Tokens of the training sentences by number; all others share the last number.
+
+    The questions' tokens have numbers as well, met in training or not: two words that are unknown
+    would else be one.
+    """
 
     def __init__(self, config: Config, sentences: Sequence[intents.Sentence]) -> None:
         self.cut = intents.words if config.unit == "word" else intents.characters
-        seen = {token for sentence in sentences for token in self.cut(sentence.text)}
+        texts = [*(sentence.text for sentence in sentences), *ASKED]
+        seen = {token for text in texts for token in self.cut(text)}
         self._number = {token: i for i, token in enumerate(sorted(seen))}
 
     @property
@@ -221,18 +246,21 @@ def measure(config: Config) -> dict:
         mine = done[i * config.seeds : (i + 1) * config.seeds]
         accuracy, seconds, sizes = zip(*mine, strict=True)
         rows.append(dict(model=name, accuracy=accuracy, seconds=seconds, parameters=sizes[0]))
+    questions = _questions(trained, tokens)
     return dict(
         counts=_counts(corpus, tokens),
         rows=rows,
         sentence=_followed(config, trained, tokens, corpus.intents),
-        questions=_questions(trained, tokens),
-        verdicts=verdicts(rows),
+        questions=questions,
+        # words swallow what stands beside them, and then other tokens are asked
+        verdicts=verdicts(rows) + (order_verdicts(questions) if config.unit == "character" else []),
     )
 
 
 def _counts(corpus: intents.Corpus, tokens: Tokens) -> dict:
     parts = {part: getattr(corpus, part) for part in intents.EVERYTHING}
-    unknown = [n == tokens.size - 1 for s in corpus.test for n in tokens.encode(s.text)]
+    met = {token for s in corpus.train for token in tokens.cut(s.text)}
+    unknown = [token not in met for s in corpus.test for token in tokens.cut(s.text)]
     largest = np.bincount(corpus.labels(corpus.test)).max() / len(corpus.test)
     return {name: len(part) for name, part in parts.items()} | dict(
         templates={name: len({s.template for s in part}) for name, part in parts.items()},
@@ -270,8 +298,8 @@ def _questions(trained: dict[str, Any], tokens: Tokens) -> list[dict]:
     """How far apart two readings are, relative to their size; 0 is identical."""
     found = []
     for name, model in trained.items():
-        turned = [np.asarray(model(tokens.encode(text)[None]))[0] for text in ("我爱你", "你爱我")]
-        found.append(dict(model=name, asked="我爱你 / 你爱我", apart=_apart(*turned)))
+        turned = [np.asarray(model(tokens.encode(text)[None]))[0] for text in TURNED.split(" / ")]
+        found.append(dict(model=name, asked=TURNED, apart=_apart(*turned)))
         if isinstance(model, models.Classifier):
             found += [dict(model=name, **answer) for answer in _contexts(model, tokens)]
     return found
@@ -279,23 +307,9 @@ def _questions(trained: dict[str, Any], tokens: Tokens) -> list[dict]:
 
 def _contexts(model: models.Classifier, tokens: Tokens) -> list[dict]:
     # the state at the last token of a word in two places
-    pairs = {
-        "苹果 before 味道不错 / before 股票大涨": (
-            ("苹果味道不错", "苹果", 0),
-            ("苹果股票大涨", "苹果", 0),
-        ),
-        "周杰伦 after 播放 / after 我喜欢": (
-            ("播放周杰伦", "周杰伦", 0),
-            ("我喜欢周杰伦", "周杰伦", 0),
-        ),
-        "黑神话, first / second": (
-            ("黑神话比黑神话好", "黑神话", 0),
-            ("黑神话比黑神话好", "黑神话", 1),
-        ),
-    }
     return [
         dict(asked=asked, apart=_apart(*(_state_at(model, tokens, *place) for place in two)))
-        for asked, two in pairs.items()
+        for asked, two in PLACES.items()
     ]
 
 
@@ -338,6 +352,30 @@ def verdicts(rows: Sequence[dict]) -> list[dict]:
             f"{100 * ahead:+.1f} points, standard deviations together {100 * spread:.1f}",
         )
     ]
+
+
+def order_verdicts(questions: Sequence[dict]) -> list[dict]:
+    """Whether order and what follows tell where they must, and only there."""
+
+    def asked(question: str, names: Sequence[str]) -> dict[str, float]:
+        of = {q["model"]: q["apart"] for q in questions if q["asked"] == question}
+        return {name: of[name] for name in names if name in of}
+
+    def said(text: str, same: dict[str, float], different: dict[str, float]) -> dict:
+        holds = max(same.values()) < ROUNDING < min(different.values())
+        apart = (f"{name} {value:.2g}" for name, value in (same | different).items())
+        return claims.claim(text, holds, f"Apart, relative to size: {', '.join(apart)}")
+
+    found = []
+    same, different = asked(TURNED, BAGS), asked(TURNED, RECURRENT)
+    if same and different:
+        text = "我爱你 and 你爱我 are one to a bag of words, two to recurrent networks"
+        found.append(said(text, same, different))
+    same, different = asked(APPLE, RECURRENT[:2]), asked(APPLE, RECURRENT[2:])
+    if same and different:
+        text = "what follows changes the state at 苹果 for who reads both ways, and for nobody else"
+        found.append(said(text, same, different))
+    return found
 
 
 def _show(result: dict) -> None:

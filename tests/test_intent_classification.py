@@ -44,21 +44,23 @@ def corpus(monkeypatch):
 
 def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
     config = experiment.Config(
-        models=("bag of words", "GRU"), features=8, hidden_size=12, batch=8, steps=150, seeds=2,
-        learning_rate=1e-2, dropout=0.0, output=tmp_path,
+        models=("bag of words", "GRU", "bidirectional LSTM"), features=8, hidden_size=12,
+        batch=8, steps=150, seeds=2, learning_rate=1e-2, dropout=0.0, output=tmp_path,
     )  # fmt: skip
     result = experiment.run(config)
-    bag, network = result["rows"]
+    bag, network, _ = result["rows"]
     assert max(bag["accuracy"]) == 0.5 and min(network["accuracy"]) == 1.0
-    (verdict,) = result["verdicts"]
-    assert verdict["holds"] and "+50.0 points" in verdict["measured"]
+    assert [verdict["holds"] for verdict in result["verdicts"]] == [True] * 3
+    assert "+50.0 points" in result["verdicts"][0]["measured"]
     assert result["counts"]["train"] == 32 and result["counts"]["largest"] == 0.5
     asked = {(q["model"], q["asked"]): q["apart"] for q in result["questions"]}
-    assert asked["bag of words", "我爱你 / 你爱我"] < 1e-6
+    assert asked["bag of words", experiment.TURNED] < 1e-6
     # what comes later cannot change what a causal network has made of a word
-    assert asked["GRU", "苹果 before 味道不错 / before 股票大涨"] == 0
+    assert asked["GRU", experiment.APPLE] == 0
+    assert asked["bidirectional LSTM", experiment.APPLE] > 0.01
     followed = result["sentence"]
-    assert followed["text"] == list(experiment.SENTENCE) and followed["model"] == "GRU"
+    assert followed["text"] == list(experiment.SENTENCE)
+    assert followed["model"] == "bidirectional LSTM"
     record = json.loads((tmp_path / "intent_classification.json").read_text(encoding="utf-8"))
     assert len(record["sentence"]["confidences"]) == len(experiment.SENTENCE)
     assert "accuracy" in capsys.readouterr().out
@@ -92,6 +94,12 @@ def test_the_verdict_can_say_no():
     (verdict,) = experiment.verdicts(rows)
     assert not verdict["holds"] and "+1.0 points" in verdict["measured"]
     assert experiment.verdicts(rows[:1]) == []
+    apart = {"bag of words": 0.0, "Elman": 0.3, "GRU": 0.0}
+    questions = [
+        dict(model=name, asked=experiment.TURNED, apart=value) for name, value in apart.items()
+    ]
+    (verdict,) = experiment.order_verdicts(questions)
+    assert not verdict["holds"] and "GRU 0" in verdict["measured"]
 
 
 def test_mistakes_are_told_in_a_sentence():
