@@ -157,6 +157,7 @@ def test_spectral_verdicts_say_yes_and_no():
     assert found[3]["only_if"] and found[4]["only_if"]
 
 
+@pytest.mark.long
 def test_spectral_bounds_end_to_end(tmp_path, capsys):
     result = end_to_end(
         bounds,

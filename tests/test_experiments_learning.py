@@ -94,6 +94,7 @@ def test_verdicts_can_come_out_against_the_claims():
     assert memory.stays(rows, "Elman", {20: 1 / 6}) is None
 
 
+@pytest.mark.long
 def test_adding_problem_end_to_end(tmp_path, capsys):
     config = adding_problem.Config(
         lengths=(6,), cells=("LSTM", "Elman"), hidden_size=8, updates=300, every=100, goal=0.12,

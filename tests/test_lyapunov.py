@@ -363,10 +363,11 @@ def benettin(cell, params, xs, steps, burn_in, count):
 @pytest.mark.parametrize(
     "cell",
     [
-        jaxrnn.LSTM(3, 2),
+        jaxrnn.Elman(3, 2),
+        pytest.param(jaxrnn.LSTM(3, 2), marks=pytest.mark.long),
         pytest.param(jaxrnn.Stack((jaxrnn.Elman(3, 2), jaxrnn.GRU(2, 2))), marks=pytest.mark.long),
     ],
-    ids=["LSTM", "Stack"],
+    ids=["Elman", "LSTM", "Stack"],
 )
 def test_lengths_resets_and_reverse_as_the_episodes_alone(cell):
     params = cell.init(jax.random.key(0), dtype=jnp.float64)

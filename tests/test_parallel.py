@@ -178,6 +178,7 @@ def test_newton_gives_way_to_the_scan_on_chaotic_params():
     assert_close(got, unroll(cell, params, xs, carry=carry, method=Scan()), 1e-10)
 
 
+@pytest.mark.long
 def test_rows_that_converge_do_not_wait_for_those_that_fall_back():
     # one row of the batch is chaotic: its fall-back changes nothing for the others
     cell = Elman(3, 16, biases=0)

@@ -7,7 +7,7 @@ from rows import Noisy
 from jaxrnn import GRU, LSTM, Scan, Stack, Staged, tune
 
 
-@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("gradient", [pytest.param(True, marks=pytest.mark.long), False])
 def test_the_method_returned_is_the_fastest_of_those_measured(gradient, capsys):
     network = Stack((LSTM(2, 3), GRU(3, 3)))
     methods = (Scan(), Staged())

@@ -83,6 +83,7 @@ def module(monkeypatch):
     return made
 
 
+@pytest.mark.long
 def test_an_lstm_of_ours_without_inputs(tmp_path):
     # no recurrent weights, f = 0.9 whatever comes: the chain of cells is 0.9^k, known in advance
     H, I = 3, 2
