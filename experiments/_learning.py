@@ -12,7 +12,7 @@ import optax
 
 import jaxrnn
 from jaxrnn.cells.lru import Ring
-from jaxrnn.initializers import ForgetBias, Identity, Orthogonal, Zeros
+from jaxrnn.initializers import Chrono, ForgetBias, Identity, Orthogonal, Zeros
 from jaxrnn.tasks import Task
 
 
@@ -44,11 +44,14 @@ def _lru(input_size: int, hidden_size: int) -> Any:
     return jaxrnn.Stack((below, jaxrnn.LRU(hidden_size, hidden_size, hidden_size, ring=Ring(0.9))))
 
 
-# by what they are called: LSTM and GRU begin with a bias of 1 on the gate that keeps
+# by what they are called: LSTM and GRU begin with a bias of 1 on the gate that keeps, or with
+# biases for up to a hundred steps
 CELLS: dict[str, Callable[[int, int], Any]] = {
     "Elman": jaxrnn.Elman,
     "LSTM": functools.partial(jaxrnn.LSTM, bias_initializer=ForgetBias(1.0)),
     "GRU": functools.partial(jaxrnn.GRU, bias_initializer=ForgetBias(1.0)),
+    "LSTM, chrono": functools.partial(jaxrnn.LSTM, bias_initializer=Chrono(100.0)),
+    "GRU, chrono": functools.partial(jaxrnn.GRU, bias_initializer=Chrono(100.0)),
     "Elman, orthogonal": functools.partial(jaxrnn.Elman, recurrent_initializer=Orthogonal()),
     "Elman, identity": functools.partial(
         jaxrnn.Elman, activation="relu", recurrent_initializer=Identity(), bias_initializer=Zeros()

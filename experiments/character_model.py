@@ -8,7 +8,7 @@ Source
 What would refute it
     A baseline of the same table with as few bits.
 Cost
-    Four to five minutes on two cores, half a minute with --quick.
+    Six minutes on two cores, half a minute with --quick.
 
 Truncated BPTT: the text in rows, the rows in windows; the carry goes on from window to window and
 the gradient ends there. `--window 30 --predict last` cuts it as textbooks do: every window begins

@@ -87,6 +87,12 @@ def test_verdicts_can_come_out_against_the_claims():
     rows[0]["sequences"][1] = math.inf
     failed = memory.all_solve(rows, ["LSTM", "GRU"], "it")
     assert not failed["holds"] and "LSTM at T = 20: 1 of 2" in failed["measured"]
+    assert not failed["only_if"]
+    for cell in ("LSTM", "GRU"):
+        rows.append(row(f"{cell}, chrono", 20, [1e4, 1e4], []))
+    assert "chrono" in memory.all_solve(rows, ["LSTM", "GRU"], "it")["only_if"]
+    rows[-1]["sequences"][1] = math.inf
+    assert not memory.all_solve(rows, ["LSTM", "GRU"], "it")["only_if"]
     at_baseline = row("Elman", 20, [math.inf], [[1.0, 0.16, 0.17]])
     assert memory.stays([at_baseline], "Elman", {20: 1 / 6})["holds"]
     below = row("Elman", 20, [math.inf], [[1.0, 0.14, 0.17]])

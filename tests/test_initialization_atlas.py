@@ -98,6 +98,7 @@ def test_linear_networks_have_the_rates_of_their_matrices(of):
             np.testing.assert_allclose(kept, np.log(powers[-1]), atol=1e-3)
 
 
+@pytest.mark.long
 def test_gates_that_read_nothing_but_their_bias_keep_what_it_says(of):
     rates = {column: values["rate"][0] for column, values in of["MinGRU"].items()}
     np.testing.assert_allclose(rates["default"], -math.log(2), rtol=1e-5)
@@ -113,6 +114,7 @@ def test_gates_that_read_nothing_but_their_bias_keep_what_it_says(of):
     np.testing.assert_allclose(of["GRU"]["zeros"]["rate"][0], slowest, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_a_gru_of_zeros_halves_its_carry(quick):
     plan, _, xs = drawn("GRU", "default")
     cells = tuple(dict.fromkeys(plan.begins.values()))
@@ -123,6 +125,7 @@ def test_a_gru_of_zeros_halves_its_carry(quick):
     np.testing.assert_array_equal(found["log_growth"], 0)
 
 
+@pytest.mark.long
 def test_elman_is_measured_as_a_loop_in_numpy_measures_it(of):
     _, params, xs = drawn("Elman", "default")
     for seed in range(2):
@@ -198,6 +201,7 @@ def test_a_forget_bias_goes_to_the_gate_that_keeps():
 # the experiment
 
 
+@pytest.mark.long
 def test_the_quick_run_leaves_a_record_and_redraws_it(quick, tmp_path, capsys):
     folder, result, shown = quick
     record = json.loads((folder / "initialization_atlas.json").read_text())
@@ -212,6 +216,7 @@ def test_the_quick_run_leaves_a_record_and_redraws_it(quick, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["initialization_atlas.png"]
 
 
+@pytest.mark.long
 def test_the_quick_run_weighs_its_claims(quick):
     keep, bursts, orthogonal, biases, linear = quick[1]["verdicts"]
     assert not keep["holds"] and bursts["holds"] and biases["holds"] and not linear["holds"]

@@ -45,7 +45,7 @@ def corpus(monkeypatch):
 def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
     config = experiment.Config(
         models=("bag of words", "GRU", "bidirectional LSTM"), features=8, hidden_size=12,
-        batch=8, steps=150, seeds=2, learning_rate=1e-2, dropout=0.0, output=tmp_path,
+        batch=8, steps=150, seeds=1, learning_rate=1e-2, dropout=0.0, output=tmp_path,
     )  # fmt: skip
     result = experiment.run(config)
     bag, network, _ = result["rows"]
@@ -53,6 +53,8 @@ def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
     assert [verdict["holds"] for verdict in result["verdicts"]] == [True] * 3
     assert "+50.0 points" in result["verdicts"][0]["measured"]
     assert result["counts"]["train"] == 32 and result["counts"]["largest"] == 0.5
+    # every sentence has its like of the other intent
+    assert result["counts"]["order_tells"] == 1.0
     asked = {(q["model"], q["asked"]): q["apart"] for q in result["questions"]}
     assert asked["bag of words", experiment.TURNED] < 1e-6
     # what comes later cannot change what a causal network has made of a word
@@ -88,12 +90,13 @@ def test_a_state_is_that_at_the_last_character_of_the_word(corpus):
 
 def test_the_verdict_can_say_no():
     rows = [
-        dict(model="bag of words", accuracy=[0.8, 0.82]),
-        dict(model="GRU", accuracy=[0.81, 0.83]),
+        dict(model="bag of words", accuracy=[0.8, 0.82], known=[0.9, 0.9]),
+        dict(model="GRU", accuracy=[0.81, 0.83], known=[1.0, 0.99]),
     ]
-    (verdict,) = experiment.verdicts(rows)
+    (verdict,) = experiment.verdicts(rows, dict(order_tells=0.25))
     assert not verdict["holds"] and "+1.0 points" in verdict["measured"]
-    assert experiment.verdicts(rows[:1]) == []
+    assert "25.0%" in verdict["measured"] and "GRU knows 99.5%" in verdict["measured"]
+    assert experiment.verdicts(rows[:1], dict(order_tells=0.25)) == []
     apart = {"bag of words": 0.0, "Elman": 0.3, "GRU": 0.0}
     questions = [
         dict(model=name, asked=experiment.TURNED, apart=value) for name, value in apart.items()

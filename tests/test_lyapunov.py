@@ -363,7 +363,7 @@ def benettin(cell, params, xs, steps, burn_in, count):
 @pytest.mark.parametrize(
     "cell",
     [
-        jaxrnn.Elman(3, 2),
+        jaxrnn.Elman(3, 4),
         pytest.param(jaxrnn.LSTM(3, 2), marks=pytest.mark.long),
         pytest.param(jaxrnn.Stack((jaxrnn.Elman(3, 2), jaxrnn.GRU(2, 2))), marks=pytest.mark.long),
     ],

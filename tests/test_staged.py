@@ -163,6 +163,7 @@ def test_mixed_precision_rounds_the_factors_and_nothing_else(cell):
     assert all(leaf.dtype == jnp.float32 for leaf in carry)
 
 
+@pytest.mark.long
 def test_an_ensemble_of_params_has_the_gradients_of_its_members():
     cell = GRU(3, 4)
     members = [problem(cell, (2, T), seed) for seed in range(3)]

@@ -1,8 +1,6 @@
 """One class for a whole sequence, by a recurrent network."""
 
 import dataclasses
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -117,21 +115,13 @@ def both_ends(network: Any) -> tuple[Any, Callable[[Array, Array], Array] | None
         return dataclasses.replace(network, merge=None), MERGES[network.merge or "concatenate"]
     if isinstance(network, Pooled):
         apart = Bidirectional(network.forward, network.backward, merge=None)
-        return apart, functools.partial(_pooled, network.pool)
+        return apart, network.opinion
     if not contract.is_causal(network) and not isinstance(network, Delay):
         raise ValueError(
             f"Classifier: where {type(network).__name__} ends is not known, as it reads both ways: "
             "let its last layer be a Bidirectional, with what you put around it around its cells"
         )
     return network, None
-
-
-def _pooled(pool: str, forward: Array, backward: Array) -> Array:
-    # as `Pooled` does it step by step
-    p, q = jax.nn.log_softmax(forward), jax.nn.log_softmax(backward)
-    if pool == "linear":
-        return jnp.logaddexp(p, q) - math.log(2)
-    return jax.nn.log_softmax((p + q) / 2)
 
 
 def _at_last(ys: Float[Array, "*batch T H"], lengths: Any) -> Float[Array, "*batch H"]:

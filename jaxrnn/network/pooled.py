@@ -59,7 +59,13 @@ class Pooled(BothWays):
     ) -> tuple[BidirectionalCarry, Float[Array, "*batch T O"]]:
         """Both directions through the whole sequence; options as for `jaxrnn.unroll`."""
         carry, ys = self.both(params, xs, verb=verb, **options)
-        p, q = (jax.nn.log_softmax(y, axis=-1) for y in ys)
+        return carry, self.opinion(*ys)
+
+    def opinion(
+        self, forward: Float[Array, "*batch O"], backward: Float[Array, "*batch O"]
+    ) -> Float[Array, "*batch O"]:
+        """One opinion out of two: ln of the pooled probabilities."""
+        p, q = jax.nn.log_softmax(forward), jax.nn.log_softmax(backward)
         if self.pool == "linear":
-            return carry, jnp.logaddexp(p, q) - math.log(2)
-        return carry, jax.nn.log_softmax((p + q) / 2, axis=-1)
+            return jnp.logaddexp(p, q) - math.log(2)
+        return jax.nn.log_softmax((p + q) / 2)
