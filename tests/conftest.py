@@ -37,3 +37,15 @@ def forget_compiled_programs():
     # looked at now and then, as counting them takes a while
     if next(_tests) % 25 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 35_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def as_a_user_runs_it():
+    """In float32, and with JAX's own promotion, which Optax's Adam needs: in all threads."""
+    names = ("jax_numpy_dtype_promotion", "jax_enable_x64")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, ("standard", False), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)

@@ -17,11 +17,7 @@ from jaxrnn import train
 VERSE = "Tell me, O Muse, of that ingenious hero who travelled far and wide. "
 
 
-@pytest.fixture(autouse=True)
-def as_a_user_runs_it():
-    """In float32, and with JAX's own promotion, which Optax's Adam needs."""
-    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
-        yield
+pytestmark = pytest.mark.usefixtures("as_a_user_runs_it")
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,7 @@ from experiments._common import UsageError
 from experiments._learning import CELLS, Lesson, examples, held_out, learn, network, outputs
 from jaxrnn.tasks import Adding, DelayedRecall
 
-
-@pytest.fixture(autouse=True)
-def as_a_user_runs_them():
-    """In float32, and with JAX's own promotion, which Optax's Adam needs: in all threads."""
-    names = ("jax_numpy_dtype_promotion", "jax_enable_x64")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, ("standard", False), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("as_a_user_runs_it")
 
 
 def silent(by, text):

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,17 +10,7 @@ from experiments import intent_classification as experiment
 from experiments._common import UsageError
 from experiments._intents import Corpus, Sentence
 
-
-@pytest.fixture(autouse=True)
-def as_a_user_runs_it():
-    """In float32, and with JAX's own promotion, which Optax's Adam needs: in all threads."""
-    names = ("jax_numpy_dtype_promotion", "jax_enable_x64")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, ("standard", False), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("as_a_user_runs_it")
 
 
 def sentences(rooms):
