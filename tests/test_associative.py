@@ -49,7 +49,7 @@ def both_ways(cell, method):
 
 # the laws hold every associative cell to the Python loop in the long run; these are unlike enough
 @pytest.mark.parametrize(
-    "name", ["lru", pytest.param("min-gru", marks=pytest.mark.long), "delta-net"]
+    "name", ["lru", *(pytest.param(n, marks=pytest.mark.long) for n in ("min-gru", "delta-net"))]
 )
 def test_the_tree_gives_what_the_scan_gives(name):
     cell = CELLS[name]

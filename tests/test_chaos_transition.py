@@ -29,6 +29,7 @@ def result(tmp_path_factory):
 # the run
 
 
+@pytest.mark.long
 def test_measured_exponents_and_variances_follow_the_mean_field(result):
     row = weigh.of_size(result[0]["elman"], 128)
     g, apart = np.array(row["gains"]), measure.distances(row).mean(-1)
@@ -43,6 +44,7 @@ def test_measured_exponents_and_variances_follow_the_mean_field(result):
     assert np.max(np.abs(exponents - np.array(row["theory"]["exponent"])[0])) > 0.3
 
 
+@pytest.mark.long
 def test_without_input_and_below_one_the_exponent_is_that_of_the_largest_eigenvalue(result):
     row = weigh.of_size(result[0]["elman"], 128)
     below = np.array(row["exponent"])[0, :2]
@@ -50,6 +52,7 @@ def test_without_input_and_below_one_the_exponent_is_that_of_the_largest_eigenva
     np.testing.assert_allclose(below, expected, atol=0.01)
 
 
+@pytest.mark.long
 def test_input_moves_the_edge_to_where_theory_has_it(result):
     row = weigh.of_size(result[0]["elman"], 128)
     found = measure.onsets(row)
@@ -58,6 +61,7 @@ def test_input_moves_the_edge_to_where_theory_has_it(result):
     np.testing.assert_allclose(found[1:].mean(1), row["theory"]["edge"][1:], rtol=0.07)
 
 
+@pytest.mark.long
 def test_gradients_go_back_at_the_rate_that_differences_grow_at(result):
     back = result[0]["back"]
     forward, backward = np.array(back["exponent"]), np.array(back["rate"])
@@ -65,6 +69,7 @@ def test_gradients_go_back_at_the_rate_that_differences_grow_at(result):
     assert forward.min() < -1 and forward.max() > 0.05
 
 
+@pytest.mark.long
 def test_the_run_leaves_a_record_and_draws_it_again(result, tmp_path, capsys):
     found, folder = result
     path = folder / "chaos_transition.json"

@@ -95,12 +95,8 @@ SINGULAR = [kind(3, 8) for kind in (Antisymmetric, CoRNN, IndRNN, LEM, Lipschitz
 SINGULAR += [OrthogonalRNN(3, 8), TauGRU(3, 8, 2), UnICORNN(3, 8), UnitaryRNN(3, 8)]
 
 
-@pytest.mark.parametrize(
-    "cell",
-    # the plain run asks those that divide or take roots
-    [c if type(c) is UnitaryRNN else pytest.param(c, marks=pytest.mark.long) for c in SINGULAR],
-    ids=lambda cell: type(cell).__name__,
-)
+@pytest.mark.long
+@pytest.mark.parametrize("cell", SINGULAR, ids=lambda cell: type(cell).__name__)
 def test_gradients_are_finite_where_everything_is_zero(cell):
     xs = jnp.zeros((2, 4, 3))
     gradient = jax.grad(lambda p: jnp.sum(unroll(cell, p, xs)[1] ** 2))(fresh(cell))

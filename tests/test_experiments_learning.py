@@ -57,7 +57,7 @@ def test_learning_ends_when_the_goal_is_reached():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "LRU" else pytest.mark.long) for n in CELLS]
+    "name", [pytest.param(n, marks=() if n == "Elman" else pytest.mark.long) for n in CELLS]
 )
 def test_every_network_answers_at_every_step(name):
     what = lesson(DelayedRecall(delay=3), name)

@@ -31,6 +31,7 @@ def corpus(monkeypatch):
     return found
 
 
+@pytest.mark.long
 def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
     config = experiment.Config(
         models=("bag of words", "GRU", "bidirectional LSTM"), features=8, hidden_size=12,

@@ -81,7 +81,7 @@ def methods_of(name):
 def _is_quick(name, method):
     left_out = (*PAPERS, *FORMS, "drop-connect", "zoneout", "fast-slow")
     if name == "lstm":
-        return method in ("staged", "staged-blocks", "newton", "loop")
+        return method in ("staged", "newton")
     return method == "staged" and (name not in left_out or name in SHOWN)
 
 

@@ -116,7 +116,13 @@ def gru(params, carry, x, m_h):
 # ---- both directions
 
 
-@pytest.mark.parametrize("merge", ["concatenate", "sum", "average", None])
+@pytest.mark.parametrize(
+    "merge",
+    [
+        pytest.param(m, marks=pytest.mark.long if m == "average" else ())
+        for m in ("concatenate", "sum", "average", None)
+    ],
+)
 def test_directions_are_merged(merge):
     network = Bidirectional(LSTM(I, H), Noisy(), merge=merge)
     params, xs, carry = problem(network, (B, T))
@@ -469,12 +475,9 @@ def test_delay(steps, with_resets, reverse):
         assert_same(ys[0, clean], got[1][0, clean])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "layer",
-    [
-        pytest.param(Noisy(), id="cell"),
-        pytest.param(VariationalDropout(LSTM(I, H), 0.3, 0.3), id="mask", marks=pytest.mark.long),
-    ],
+    "layer", [Noisy(), VariationalDropout(LSTM(I, H), 0.3, 0.3)], ids=["cell", "mask"]
 )
 def test_delay_hands_noise_to_its_layer(layer):
     network = Delay(layer, 2)

@@ -152,9 +152,8 @@ def test_nan_does_not_cross_a_reset_in_a_parallel_method(cell, method):
     assert_close(of_spoilt[3:], of_clean[3:])
 
 
-@pytest.mark.parametrize(
-    "method", [Newton(), pytest.param(Newton(jacobian="diagonal"), marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("method", [Newton(), Newton(jacobian="diagonal")])
 def test_newton_on_contracting_params_needs_few_turns_for_many_steps(method):
     cell, steps = GRU(3, 4), 4096
     params, xs, carry = problem(cell, (2, steps), seed=5)

@@ -81,7 +81,7 @@ def gru_parts(params, h, x):
     }
 
 
-@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+@pytest.mark.parametrize("name", ["LSTM", pytest.param("GRU", marks=pytest.mark.long)])
 def test_parts_of_a_step_are_the_textbook_s(name):
     cell = getattr(jaxrnn, name)(2, 3)
     params, xs = setup(cell)

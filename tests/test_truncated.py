@@ -14,8 +14,11 @@ B, T = 3, 11
 CELL = LSTM(3, 4, learned_carry=True)
 GIVEN = situation([T, 7, 0], np.eye(T)[[4, 2, 9]])
 # one short window at the end, contexts that begin before, at and behind the first step
-CASES = [(CELL, 3, 7), (CELL, 20, 30)]
-MORE = [(CELL, *more) for more in ((4, None), (4, 6), (4, 8), (5, 11), (1, 3), (11, None), (2, 99))]
+CASES = [(CELL, 3, 7)]
+MORE = [
+    (CELL, *more)
+    for more in ((20, 30), (4, None), (4, 6), (4, 8), (5, 11), (1, 3), (11, None), (2, 99))
+]
 MORE += [(STACK, 3, 7), (STACK, 5, None)]
 CASES += [pytest.param(*case, marks=pytest.mark.long) for case in MORE]
 
