@@ -1,6 +1,7 @@
 """What every test runs under: 64 bits, strict promotion, shapes in signatures checked."""
 
 import itertools
+import os
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +9,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+# most of a test is compiling, and this halves it; the same operations, in machine code that is less
+# polished. `.ci/run` sets XLA_FLAGS to nothing for the long run and for other libraries
+LIGHT = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", LIGHT)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
