@@ -89,7 +89,8 @@ def test_the_run_leaves_a_record_and_draws_it_again(result, tmp_path, capsys):
 
 
 def test_elman_and_the_loop_of_theory_have_one_exponent_and_variance():
-    size, steps, burn_in, gain, scale = 128, 400, 100, 1.8, 0.6
+    # short of chaos, where rounding would tell the trajectories apart
+    size, steps, burn_in, gain, scale = 128, 400, 100, 1.2, 0.6
     cell = measure.network("elman", size)
     of = measure.draw(cell, steps, jax.random.key(3))
     # shapes as in the run, which has compiled it
@@ -105,8 +106,8 @@ def test_elman_and_the_loop_of_theory_have_one_exponent_and_variance():
         squares.append(np.mean(h**2))
         vector /= np.linalg.norm(vector)
     # the loops are cut at different points, which tells at the ends alone
-    assert float(found["exponent"][0]) == pytest.approx(np.mean(grown[burn_in:]), abs=0.01)
-    assert float(found["q"][0]) == pytest.approx(np.mean(squares[burn_in:]), rel=2e-3)
+    assert float(found["exponent"][0]) == pytest.approx(np.mean(grown[burn_in:]), abs=3e-3)
+    assert float(found["q"][0]) == pytest.approx(np.mean(squares[burn_in:]), rel=1e-5)
 
 
 @pytest.mark.parametrize("variance", [0.05, 1.0])
