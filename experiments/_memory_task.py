@@ -101,7 +101,10 @@ def measure(config: Training, tasks: Mapping[int, Task], lag: Callable[[int], in
         def one(index: int) -> dict:
             length, cell, seed = jobs[index]
             what = lesson(config, cell, tasks[length])
-            forward = lambda by, text: advance(by * length, text)  # noqa: E731
+
+            def forward(by: float, text: str) -> None:
+                advance(by * length, text)
+
             found = learn(what, seed, forward, f"{cell}, T = {length}, seed {seed}")
             if cell == "LSTM" and seed == config.seed:
                 inside[length] = _inside_of(what, found.after)

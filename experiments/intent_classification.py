@@ -362,9 +362,8 @@ def verdicts(rows: Sequence[dict], counts: dict) -> list[dict]:
     spread = claims.deviation(by_name[network]) + claims.deviation(by_name[bag])
     known = {row["model"]: np.mean(row["known"]) for row in rows}
     why = (
-        f". Order tells the intent of {counts['order_tells']:.1%} of the sentences, and of those "
-        f"it was taught the {network} knows {known[network]:.1%}: it has learned more than what "
-        "carries over to other templates"
+        f". Order tells the intent of {counts['order_tells']:.2%} of the sentences, and of those "
+        f"it was taught the {network} knows {known[network]:.1%}: what it lacks is not capacity"
     )
     return [
         claims.claim(

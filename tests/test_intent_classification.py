@@ -85,7 +85,7 @@ def test_the_verdict_can_say_no():
     ]
     (verdict,) = experiment.verdicts(rows, dict(order_tells=0.25))
     assert not verdict["holds"] and "+1.0 points" in verdict["measured"]
-    assert "25.0%" in verdict["measured"] and "GRU knows 99.5%" in verdict["measured"]
+    assert "25.00%" in verdict["measured"] and "GRU knows 99.5%" in verdict["measured"]
     assert experiment.verdicts(rows[:1], dict(order_tells=0.25)) == []
     apart = {"bag of words": 0.0, "Elman": 0.3, "GRU": 0.0}
     questions = [
