@@ -1,5 +1,6 @@
 """Experiments in which networks learn a task of memory: end to end, small, and their verdicts."""
 
+import json
 import math
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 
 import jaxrnn
 from experiments import _memory_task as memory
-from experiments import adding_problem, cue_recall
+from experiments import adding_problem, character_model, cue_recall
+from experiments import horizon_predicts_learning as horizon
 from experiments._common import UsageError
 from experiments._learning import CELLS, Lesson, examples, held_out, learn, network, outputs
 from jaxrnn.tasks import Adding, DelayedRecall
@@ -106,6 +108,17 @@ def test_adding_problem_end_to_end(tmp_path, capsys):
         adding_problem.Config(redraw=tmp_path / "adding_problem.json", output=tmp_path)
     )
     assert again == result and capsys.readouterr().out == shown
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("experiment", [adding_problem, cue_recall, horizon, character_model])
+def test_the_quick_form_runs_to_its_end(experiment, tmp_path, capsys):
+    result = experiment.run(experiment.Config(quick=True, output=tmp_path))
+    record = json.loads((tmp_path / f"{experiment.NAME}.json").read_text(encoding="utf-8"))
+    assert record["config"]["quick"] and len(record["verdicts"]) == len(result["verdicts"]) > 0
+    assert (tmp_path / f"{experiment.NAME}.png").stat().st_size > 10_000
+    shown = capsys.readouterr().out
+    assert all(verdict["measured"] in shown for verdict in result["verdicts"])
 
 
 @pytest.mark.long

@@ -58,6 +58,13 @@ def test_a_bag_of_words_guesses_where_order_tells(corpus, tmp_path, capsys):
     assert "accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.long
+def test_the_quick_form_runs_to_its_end(corpus, tmp_path):
+    result = experiment.run(experiment.Config(quick=True, batch=8, output=tmp_path))
+    assert [row["model"] for row in result["rows"]] == ["bag of words", "GRU"]
+    assert (tmp_path / "intent_classification.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("name", experiment.KINDS)
 def test_every_model_can_be_made(corpus, name):
     config = experiment.Config(features=8, hidden_size=8)
