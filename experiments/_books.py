@@ -70,15 +70,3 @@ def book(cache: Path | None = None, seed: int = 0) -> Book:
         text = read_text(None)
         common.console(error=True).print(f"{error}\nTaking {text.name} instead.")
         return in_three(text)
-
-
-def summary(book: Book) -> None:
-    """Prints what is in the three parts, counted."""
-    rows = []
-    for name in ("train", "validation", "test"):
-        part = getattr(book, name)
-        rows.append([name, f"{len(part):,}", f"{len(part.split()):,}", str(len(set(part)))])
-    common.print_table(book.name, ["part", "characters", "words", "different characters"], rows)
-    for name, plays in zip(("validation", "test"), book.held_out, strict=True):
-        if plays:
-            print(f"{name}: {', '.join(plays).replace('_', ' ')}")

@@ -192,6 +192,18 @@ def progress(total: float) -> Iterator[Callable[[float, str], None]]:
             left.set()
 
 
+def about_fonts(missing: str) -> list[str]:
+    """What to say of characters that no font has, and for which a figure shows boxes."""
+    if not missing:
+        return []
+    some = " ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
+    return [
+        f"No installed font has {some}: the figure shows boxes in their place. For Chinese, "
+        "install Noto Sans CJK (Debian, Ubuntu: apt install fonts-noto-cjk) and draw again with "
+        "--from."
+    ]
+
+
 def side_by_side(function: Callable[[Item], Output], items: Iterable[Item]) -> list[Output]:
     """`[function(item) for item in items]` on two threads, results in order.
 

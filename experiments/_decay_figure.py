@@ -49,18 +49,7 @@ def draw(result: dict, path: Path) -> list[str]:
         )
         with common.whole_file(path) as part:
             figure.savefig(part, dpi=120)
-    return _about_fonts(missing)
-
-
-def _about_fonts(missing: str) -> list[str]:
-    if not missing:
-        return []
-    some = " ".join(missing[:8]) + (" …" if len(missing) > 8 else "")
-    return [
-        f"No installed font has {some}: the figure shows {plot.MISSING} in their place. For "
-        "Chinese, install Noto Sans CJK (Debian, Ubuntu: apt install fonts-noto-cjk) and draw "
-        "again with --from."
-    ]
+    return common.about_fonts(missing)
 
 
 def _draw_panels(panels: list[Axes], result: dict) -> None:

@@ -16,9 +16,11 @@ import json
 import logging
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from experiments import _common as common
 from experiments import _intent_values as ours
@@ -122,25 +124,34 @@ def words(text: str) -> list[str]:
     return [word for word in _jieba().lcut(text) if word.strip()]
 
 
-def summary(found: Corpus) -> None:
-    """Prints what was counted in each part, and what was dropped."""
-    rows = []
-    for name in EVERYTHING:
-        part = getattr(found, name)
-        lengths = sorted(len(sentence.text) for sentence in part)
-        most = collections.Counter(s.intent for s in part).most_common(1)[0][1]
-        rows.append(
-            [
-                *(name, f"{len(part):,}", str(len({s.template for s in part}))),
-                *(str(len({s.intent for s in part})), f"{most / len(part):.1%}"),
-                *(str(lengths[len(lengths) // 2]), str(lengths[-1])),
-                str(sum(s.intent == ours.PLAY_MUSIC for s in part)),
-            ]
-        )
-    columns = ["part", "sentences", "templates", "intents", "largest", "median", "longest", "music"]
-    common.print_table(f"Commands in Chinese ({INTENTS}; music: ours)", columns, rows)
-    for what, count in found.dropped.items():
-        print(f"dropped: {count} {what}")
+class Tokens:
+    """Tokens of some texts by number; all others share the last number.
+
+    unit: "character", or "word" as jieba cuts it.
+    """
+
+    def __init__(self, unit: str, texts: Iterable[str]) -> None:
+        self.cut = words if unit == "word" else characters
+        seen = {token for text in texts for token in self.cut(text)}
+        self._number = {token: i for i, token in enumerate(sorted(seen))}
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return len(self._number) + 1
+
+    def encode(self, text: str) -> np.ndarray:
+        """The numbers of the tokens of a text."""
+        return np.array([self._number.get(t, self.size - 1) for t in self.cut(text)], np.int32)
+
+    def padded(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Texts of unequal lengths in one array, and their lengths."""
+        rows = [self.encode(text) for text in texts]
+        lengths = np.array([len(row) for row in rows], np.int32)
+        tokens = np.zeros((len(rows), lengths.max()), np.int32)
+        for into, row in zip(tokens, rows, strict=True):
+            into[: len(row)] = row
+        return tokens, lengths
 
 
 def _only(members: dict[str, bytes]) -> bytes:

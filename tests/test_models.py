@@ -111,6 +111,14 @@ MORE = {
     "apart": Row(
         whole(Classifier, Bidirectional(GRU(F, H), merge=None)), 2 * gru(F) + linear(2 * H, C)
     ),
+    "over time": Row(whole(Classifier, TWO_WAYS, pool="max"), 2 * elman(F) + linear(2 * H, C)),
+    "apart over time": Row(
+        whole(Classifier, Bidirectional(GRU(F, H), merge=None), pool="mean"),
+        2 * gru(F) + linear(2 * H, C),
+    ),
+    "causal over time": Row(
+        whole(Classifier, GRU(F, H), pool="sum", reverse=True), gru(F) + linear(H, C)
+    ),
     "pooled": Row(
         whole(Classifier, Pooled(Readout(GRU(F, H), C)), readout=False),
         2 * (gru(F) + linear(H, C)),
@@ -417,6 +425,8 @@ def test_errors():
         model(TOKENS, LENGTHS + 1)
     with says(ValueError, "by must be 'gradient' or 'leave_one_out'"):
         model.shares(TOKENS, by="magic")
+    with says(ValueError, "Classifier: pool must be one of 'last', 'sum'", "'attention'"):
+        abstract(Classifier, V, C, GRU(F, H), pool="attention")
     with says(ValueError, "pool must be one of", "'min'"):
         BagOfWords(V, C, F, pool="min", rngs=rngs)
     with says(ValueError, "an odd kernel", "kernel=2"):

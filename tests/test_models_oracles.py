@@ -163,6 +163,24 @@ def test_baselines_are_numpys(name):
     assert_close(model(features(np.nan), LENGTHS), np.array(want))
 
 
+@pytest.mark.parametrize(
+    "name, pooled",
+    [
+        ("over time", lambda ys: ys.max(0)),
+        ("apart over time", lambda ys: ys.mean(0)),
+        ("causal over time", lambda ys: ys.sum(0)),
+    ],
+)
+def test_a_classifier_reads_all_steps_together(name, pooled):
+    model = make(name)
+    network, reverse = model.recurrent.network, model.reverse
+    for b, n in enumerate(LENGTHS):
+        xs = features()[b, :n]
+        _, ys = jaxrnn.unroll(network, model.recurrent.tree, xs, reverse=reverse)
+        ys = np.concatenate(jax.tree.leaves(ys), axis=-1)  # of a GRU kept apart there are two
+        assert_close(model(xs), dense(model.linear, pooled(ys)))
+
+
 def test_two_directions_trained_apart_are_pooled():
     network = Readout(Elman(F, H), C)
     there = filled(Classifier, None, C, network, readout=False)
@@ -191,7 +209,7 @@ def test_a_delay_ends_when_it_has_read_everything_and_waited():
 # ---- what it thinks on the way, and why
 
 
-@pytest.mark.parametrize("name", ["two ways", "causal", "bag"])
+@pytest.mark.parametrize("name", ["two ways", "causal", "causal over time", "bag"])
 def test_confidences_are_those_of_prefixes(name):
     model = make(name)
     got = model.confidences(features(np.nan), LENGTHS)

@@ -132,10 +132,10 @@ def linear_readout(
 POOLS = "sum", "mean", "max"
 
 
-def check_pool(model: Any, how: Any) -> None:
+def check_pool(model: Any, how: Any, ways: Sequence[str] = POOLS) -> None:
     """Raises if there is no such way to pool."""
-    if how not in POOLS:
-        names = ", ".join(map(repr, POOLS))
+    if how not in ways:
+        names = ", ".join(map(repr, ways))
         raise ValueError(f"{type(model).__name__}: pool must be one of {names}, got {how!r}")
 
 

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxrnn import cell as contract
-from jaxrnn.models._shared import linear_readout
+from jaxrnn.models._shared import POOLS, check_pool, linear_readout, pool
 from jaxrnn.models._whole import Whole
 from jaxrnn.models.recurrent import Recurrent
 from jaxrnn.network import Bidirectional, Delay, Pooled, Stack
@@ -26,7 +26,8 @@ class Classifier(Whole):
 
     What is read at the end is the network's output after the last real step; if its last layer is
     `Bidirectional`, the forward direction's there and the backward direction's at step 0, merged
-    as the layer says (kept apart, they are put side by side). `ys[:, -1]` would be neither.
+    as the layer says (kept apart, they are put side by side). `ys[:, -1]` would be neither. Or, by
+    `pool`, what all steps come to together.
 
         lstm = lambda inputs: jaxrnn.Bidirectional(jaxrnn.LSTM(inputs, 256))
         network = jaxrnn.Stack((lstm(100), lstm(512)), dropout=0.5)
@@ -41,6 +42,8 @@ class Classifier(Whole):
     embedding: vectors to start from, `(vocabulary, input_size)`; drawn from N(0, 1) by default.
     frozen: whether the embedding stays as it is: it is then no `nnx.Param`.
     reverse: whether a causal network reads from the last word to the first.
+    pool: "last", as said above; or "mean", "max" or "sum" of the outputs at all real steps. The
+        maximum over a bidirectional LSTM is that of Conneau et al. 2017 (1705.02364).
     readout: False if the network's outputs are the logits themselves, as those of
         `Pooled(Readout(cell, classes))` are; then neither the second dropout nor a linear map.
     """
@@ -55,6 +58,7 @@ class Classifier(Whole):
         embedding: Any = None,
         frozen: bool = False,
         reverse: bool = False,
+        pool: str = "last",
         readout: bool = True,
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
@@ -70,7 +74,8 @@ class Classifier(Whole):
             dtype=dtype,
         )
         self.recurrent = Recurrent(network, rngs=rngs, dtype=dtype)
-        self.reverse = reverse
+        check_pool(self, pool, ("last", *POOLS))
+        self.reverse, self.pool = reverse, pool
         one = jax.ShapeDtypeStruct((1, features), dtype)
         given = jax.eval_shape(lambda xs: self.summary(xs, None, None), one).shape[-1]
         self.linear = linear_readout(self, given, classes, readout, rngs, dtype)
@@ -79,6 +84,10 @@ class Classifier(Whole):
         self, xs: Float[Array, "*batch T F"], lengths: Any, key: Array | None
     ) -> Float[Array, "*batch H"]:
         """What the last layer has come to when it has read everything."""
+        if self.pool != "last":
+            _, ys = self.recurrent(xs, lengths=lengths, reverse=self.reverse, key=key)
+            # directions that are kept apart are two arrays
+            return pool(jnp.concatenate(jax.tree.leaves(ys), axis=-1), lengths, self.pool)
         network, merge = both_ends(self.recurrent.network)
         _, ys = unroll(
             network, self.recurrent.tree, xs, lengths=lengths, reverse=self.reverse, key=key
@@ -90,11 +99,12 @@ class Classifier(Whole):
     def confidences(self, inputs: Any, lengths: Any = None) -> Float[Array, "*batch T classes"]:
         """Probabilities of the classes after each word: row t is what words 0 … t make of them.
 
-        Zero at padding. A network that reads forwards alone gives all of them in one call. Of any
-        other every prefix is run by itself, one after the other: the time of T calls, the memory
-        of one.
+        Zero at padding. A network that reads forwards alone, to the last word, gives all of them in
+        one call. Of any other every prefix is run by itself, one after the other: the time of T
+        calls, the memory of one.
         """
-        if self.reverse or not contract.is_causal(self.recurrent.network):
+        causal = contract.is_causal(self.recurrent.network)
+        if self.reverse or self.pool != "last" or not causal:
             return super().confidences(inputs, lengths)
         xs, lengths = self.inputs(inputs, lengths)
         _, ys = self.recurrent(xs, lengths=lengths)
@@ -119,7 +129,8 @@ def both_ends(network: Any) -> tuple[Any, Callable[[Array, Array], Array] | None
     if not contract.is_causal(network) and not isinstance(network, Delay):
         raise ValueError(
             f"Classifier: where {type(network).__name__} ends is not known, as it reads both ways: "
-            "let its last layer be a Bidirectional, with what you put around it around its cells"
+            "let its last layer be a Bidirectional, with what you put around it around its cells, "
+            "or pool over all steps: pool='mean' or 'max'"
         )
     return network, None
 
