@@ -25,11 +25,13 @@ A *network* composes cells over depth or direction and has, in addition, `unroll
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 Params = TypeVar("Params")
@@ -179,10 +181,18 @@ def size(cell: Any, field: str) -> int:
     try:
         return getattr(cell, field)
     except AttributeError:
+        check_cell(cell)
         raise AttributeError(
             f"{type(cell).__name__} has no {field}, which the network around it needs: "
             "give the cell an attribute of that name"
         ) from None
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """The value as an int; raises if it is none, or too small."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return operator.index(value)
 
 
 def describe(tree: Any) -> str:
@@ -257,3 +267,8 @@ def params_dtype(params: PyTree) -> Any | None:
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
     }
     return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    """The dtype to compute in for results of that dtype."""
+    return jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrnn.cell import at_least_float32
+
 
 class Gate(NamedTuple):
     """A gate by name, and what it does to the past when its value goes up.
@@ -98,7 +100,7 @@ class Normal:
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
         scale = self.gain / max(1, shape[-1]) ** 0.5
-        wide = _at_least_float32(dtype)
+        wide = at_least_float32(dtype)
         return (scale * jax.random.normal(key, (len(gates), *shape), wide)).astype(dtype)
 
 
@@ -118,7 +120,7 @@ class Orthogonal:
             raise ValueError(f"Orthogonal draws matrices, got a block of shape {shape}: use Zeros")
         draw = jax.nn.initializers.orthogonal(self.gain)
         keys = jax.random.split(key, len(gates))
-        return jnp.stack([draw(k, shape, _at_least_float32(dtype)) for k in keys]).astype(dtype)
+        return jnp.stack([draw(k, shape, at_least_float32(dtype)) for k in keys]).astype(dtype)
 
 
 @jax.tree_util.register_static
@@ -164,7 +166,7 @@ class ForgetBias:
 
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
-        wide = _at_least_float32(dtype)
+        wide = at_least_float32(dtype)
         keeps = _signs([gate.keeps for gate in gates], shape, wide)
         return (self.rest(key, gates, shape, wide) + self.value * keeps).astype(dtype)
 
@@ -186,7 +188,7 @@ class Chrono:
     def __call__(self, key: Array, gates: Gates, shape: Shape, dtype: DTypeLike) -> Blocks:
         """Returns the blocks of all gates."""
         # the same draw serves both gates, so that what is kept and what is let in add up to one
-        wide = _at_least_float32(dtype)
+        wide = at_least_float32(dtype)
         bias = jnp.log(jax.random.uniform(key, shape, wide, 1.0, self.longest - 1.0))
         signs = _signs([gate.keeps - gate.writes for gate in gates], shape, wide)
         return (bias * signs).astype(dtype)
@@ -216,10 +218,6 @@ def _signs(signs: list[int], shape: Shape, dtype: DTypeLike) -> Array:
     return jnp.asarray(signs, dtype).reshape(len(signs), *(1,) * len(shape))
 
 
-def _at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    return jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
-
-
 def _wide(
     draw: Callable[..., Array],
     key: Array,
@@ -228,4 +226,4 @@ def _wide(
     *limits: float,
 ) -> Array:
     # drawn in at least float32, so that bfloat16 parameters are the rounded float32 ones
-    return draw(key, shape, _at_least_float32(dtype), *limits).astype(dtype)
+    return draw(key, shape, at_least_float32(dtype), *limits).astype(dtype)

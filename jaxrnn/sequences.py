@@ -181,7 +181,7 @@ def check_lengths(lengths: Any, batch: tuple[int, ...], steps: int) -> Array | N
     """lengths as an int32 array within 0…T, or an error."""
     if lengths is None:
         return None
-    lengths = _array(lengths)
+    lengths = as_array(lengths)
     if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
         raise TypeError(f"lengths must be integers, got {jnp.result_type(lengths)}")
     if np.shape(lengths) != batch:
@@ -201,7 +201,7 @@ def check_resets(resets: Any, batch: tuple[int, ...], steps: int) -> Array | Non
     """resets as a bool array, or an error."""
     if resets is None:
         return None
-    resets = _array(resets)
+    resets = as_array(resets)
     if jnp.result_type(resets) != jnp.bool_:
         raise TypeError(
             f"resets must be bool, got {jnp.result_type(resets)}: use resets.astype(bool)"
@@ -222,8 +222,8 @@ def check_start(start: Any) -> Array:
     return jnp.asarray(start).astype(jnp.uint32)
 
 
-def _array(value: Any) -> Any:
-    # lists too; what is an array already stays what it is, traced or not
+def as_array(value: Any) -> Any:
+    """Lists as arrays; what is an array already stays what it is, traced or not."""
     return value if hasattr(value, "dtype") else np.asarray(value)
 
 

@@ -4,6 +4,7 @@ It knows nothing of `where`, `scan` or `vmap`: padding is not walked, and an epi
 starts from the initial carry because an `if` says so.
 """
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -271,3 +272,19 @@ def _compare(got, want, allowed):
         assert np.isfinite(w).all(), f"{name}: the reference itself is not finite"
         bound = allowed(np.abs(w).max(initial=0.0))
         np.testing.assert_allclose(g, w, rtol=0, atol=bound, err_msg=name)
+
+
+@contextlib.contextmanager
+def compilations():
+    """The programs that XLA compiles within, by how long each took."""
+    found = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
-from oracle import assert_close
+from oracle import assert_close, compilations
 from test_errors import says
 
 import jaxrnn
@@ -254,6 +254,26 @@ def test_dtype_and_number_of_parameters(name):
         assert len(leaves) == len(jax.tree.leaves(model))  # nothing else is kept
 
 
+@pytest.mark.parametrize("name", ["two ways", "late", "tagger"])
+def test_no_steps_at_all_are_no_error(name):
+    model = make(name)
+    for lengths in (None, np.zeros(2, int)):
+        got = model(jnp.zeros((2, 0, F)), lengths)
+        assert got.shape == (2, 0, C) if name == "tagger" else np.isfinite(got).all()
+
+
+def test_what_is_called_by_itself_is_compiled_once():
+    model, other = make("two ways", V), make("two ways", V)
+    for one in (
+        lambda model: model.confidences(TOKENS, LENGTHS),
+        lambda model: model.shares(TOKENS, LENGTHS, by="leave_one_out"),
+    ):
+        one(model)
+        with compilations() as found:
+            one(model), one(other)
+        assert not found
+
+
 # ---- words and noise
 
 
@@ -349,6 +369,15 @@ def test_recurrent_is_unroll_with_its_params():
     jax.tree.map(np.testing.assert_array_equal, recurrent.tree, fresh)
 
 
+def test_a_method_is_the_modules_own():
+    model = make("causal")
+    exact = model(features(), LENGTHS)
+    model.recurrent.method = jaxrnn.Scan(checkpoint=True)
+    assert_close(model(features(), LENGTHS), exact)
+    model.recurrent.method = jaxrnn.Staged(compute_dtype="bfloat16")
+    assert 1e-9 < np.abs(model(features(), LENGTHS) - exact).max() < 0.1
+
+
 def test_recurrent_learns_complex_params_and_leaves_whole_numbers():
     recurrent = Recurrent(COMPLEX, rngs=nnx.Rngs(0), dtype=jnp.float64)
 
@@ -433,6 +462,22 @@ def test_errors():
         Convolution(V, C, F, kernel=2, rngs=rngs)
     with says(ValueError, "a multiple of heads, got 4 and 3"):
         Transformer(V, C, F, heads=3, rngs=rngs)
+    with says(ValueError, "got features of float64, expected float32", "xs.astype('float32')"):
+        filled(BagOfWords, None, C, F, dtype=jnp.float32)(features())
+    with says(ValueError, "got label 5, expected 0…4"):
+        model.shares(TOKENS, label=5)
+    with says(TypeError, "got the class GRU, expected an instance"):
+        Classifier(V, C, GRU, rngs=rngs)
+    with says(TypeError, "int has no method initial_carry"):
+        Classifier(V, C, 3, rngs=rngs)
+    for make_it in (
+        lambda: BagOfWords(0, C, F, rngs=rngs),
+        lambda: BagOfWords(V, 0, F, rngs=rngs),
+        lambda: PaddedFeedForward(V, C, F, -1, rngs=rngs),
+        lambda: Transformer(V, C, F, heads=0, rngs=rngs),
+    ):
+        with says(ValueError, "must be a whole number of at least 1"):
+            make_it()
     with says(ValueError, "not params of GRU", "got", "expected"):
         model.recurrent.set_tree(make("two ways").recurrent.tree)
     with says(TypeError, "the class GRU", "expected an instance"):

@@ -9,6 +9,7 @@ import optax
 import pytest
 import scipy.stats
 from flax import nnx
+from oracle import compilations
 
 import jaxrnn
 from jaxrnn.convert.torch import from_torch
@@ -159,6 +160,19 @@ def test_frequencies_are_the_softmax_of_the_logits(temperature):
     assert scipy.stats.chisquare(seen, wrong).pvalue < 1e-9
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sixteen_bits_draw_as_many_tokens_as_their_logits_say(dtype):
+    # noise drawn in 16 bits would take few values: one token in seven would ever be seen
+    logits = jnp.zeros(1000, dtype).at[0].set(6.9)
+    keys = jax.random.split(jax.random.key(0), 9999)
+    chosen = jax.vmap(lambda key: choose_token(logits, key))(keys)
+    counts = np.bincount(chosen, minlength=1000)
+    expected = 9999 * np.asarray(jax.nn.softmax(logits.astype(jnp.float64)))
+    deviation = np.sqrt(expected[0] * (1 - expected[0] / 9999))
+    assert abs(counts[0] - expected[0]) < 5 * deviation
+    assert (counts > 0).sum() > 950
+
+
 def test_the_end_token_ends_a_row_and_the_limit_the_rest():
     count = markov(10.0 * jnp.eye(9)[(jnp.arange(9) + 1) % 9])  # 0, 1, 2, … and 0 after 8
     starts = jnp.array([[2, 5], [4, 6]])
@@ -211,9 +225,9 @@ def padded(shape, lengths, seed, with_what):
 def test_padding_never_leaks(language_model, seq2seq):
     words, targets = padded((4, 5), LENGTHS, 0, -77), padded((4, 4), ENDS, 2, 99)
     _, logits = call(language_model, words, LENGTHS)
+    lengths = dict(source_lengths=LENGTHS, target_lengths=ENDS)
     both = {
-        ratio: call(seq2seq, words, targets, LENGTHS, target_lengths=ENDS, teacher_forcing=ratio)
-        for ratio in (0, 1)
+        ratio: call(seq2seq, words, targets, **lengths, teacher_forcing=ratio) for ratio in (0, 1)
     }
     for b in (0, 2):
         _, alone = call(language_model, words[b, :3])
@@ -237,6 +251,25 @@ def test_cross_entropy_is_the_mean_over_real_steps():
     np.testing.assert_allclose(loss, np.mean(logs), **TIGHT)
     assert np.isfinite(slope).all() and (np.asarray(slope)[1, 1:] == 0).all()
     assert both(logits, targets, jnp.array([0, 0]))[0] == 0
+
+
+def test_cross_entropy_of_one_class_for_each_row_and_in_sixteen_bits():
+    logits = jax.random.normal(jax.random.key(0), (4, 3), jnp.float64)
+    want = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 2, 1, 1])).mean()
+    np.testing.assert_allclose(cross_entropy(logits, [0, 2, 1, 1]), want, **TIGHT)
+    assert cross_entropy(logits.astype(jnp.bfloat16), [0, 2, 1, 1]).dtype == jnp.float32
+
+
+def test_a_target_that_does_not_exist_is_never_another_class():
+    logits = jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"got target -1, expected 0…2"):
+        cross_entropy(logits, jnp.array([0, -1]))
+    with pytest.raises(ValueError, match=r"logits of shape \(2, 3\) for targets of shape \(2, 3\)"):
+        cross_entropy(logits, jnp.zeros((2, 3), int))
+    traced = jax.jit(cross_entropy)
+    for targets in ([0, -1], [3, 0]):
+        assert np.isnan(traced(logits, jnp.array(targets)))
+    assert np.isfinite(traced(logits[None], jnp.array([[0, -1]]), jnp.array([1])))
 
 
 def test_without_teacher_forcing_the_decoder_runs_freely(seq2seq):
@@ -313,8 +346,9 @@ def test_gradients_reach_every_param_and_no_padding():
     @jax.jit
     def slopes(model, sources, targets, ratio):
         def loss(model):
-            options = dict(target_lengths=ENDS, teacher_forcing=ratio, key=jax.random.key(0))
-            return cross_entropy(model(sources, targets, LENGTHS, **options), targets, ENDS)
+            lengths = dict(source_lengths=LENGTHS, target_lengths=ENDS)
+            options = dict(teacher_forcing=ratio, key=jax.random.key(0))
+            return cross_entropy(model(sources, targets, **lengths, **options), targets, ENDS)
 
         return jax.tree.leaves(jax.grad(loss)(model))
 
@@ -421,7 +455,8 @@ def test_loss_and_gradients_are_those_of_pytorch(twins):
     expected.backward()
 
     def loss(model):
-        return cross_entropy(model(sources, targets, lengths, target_lengths=ends), targets, ends)
+        both = dict(source_lengths=lengths, target_lengths=ends)
+        return cross_entropy(model(sources, targets, **both), targets, ends)
 
     value, slope = jax.jit(jax.value_and_grad(loss))(model)
     np.testing.assert_allclose(value, expected.item(), **TIGHT)
@@ -487,6 +522,16 @@ def test_a_direct_forecast_is_a_linear_map_of_the_last_real_output():
     np.testing.assert_allclose(out[2], bias.reshape(4, 2), **TIGHT)
 
 
+def test_a_forecast_reads_each_direction_where_it_ends():
+    model = Forecaster(2, 4, jaxrnn.Bidirectional(NETWORK), **KIND)
+    xs = jax.random.normal(jax.random.key(0), (2, 6, 3), jnp.float64)
+    out = call(model, xs.at[1, 4:].set(jnp.nan), jnp.array([6, 4]))
+    for b, length in ((0, 6), (1, 4)):
+        carry, _ = model.recurrent(xs[b, :length])
+        ends = jnp.concatenate([carry.forward.h, carry.backward.h])
+        np.testing.assert_allclose(out[b], model.linear(ends).reshape(4, 2), **TIGHT)
+
+
 def test_a_recursive_forecast_reads_what_it_foretold():
     model = Forecaster(3, 4, NETWORK, recursive=True, **KIND)
     xs = jax.random.normal(jax.random.key(0), (2, 6, 3), jnp.float64)
@@ -510,6 +555,10 @@ def test_a_noisy_forecast_does_not_depend_on_the_padding():
     alone = call(model, xs[1, :4], key=jax.random.fold_in(key, 1))
     np.testing.assert_allclose(out[1], alone, **TIGHT)
     assert (out != call(model, xs, jnp.array([6, 4]))).any()
+    # the noise is that of a series that goes on
+    series = jnp.concatenate([xs[1, :4], alone[:-1]])
+    _, hs = call(model.recurrent, series, key=jax.random.fold_in(key, 1))
+    np.testing.assert_allclose(alone, model.linear(hs[3:]), **TIGHT)
 
 
 @pytest.mark.long
@@ -546,16 +595,45 @@ def test_equal_models_are_traced_once():
     assert len(traces) == 1
 
 
+def test_what_is_called_by_itself_is_compiled_once(language_model):
+    xs, words = jnp.ones((2, 4, 3)), tokens((2, 4))
+    forecaster = Forecaster(3, 3, NETWORK, recursive=True, **KIND)
+    model = Seq2Seq(V, V, NETWORK, NETWORK, **KIND)
+    calls = (
+        lambda seed: forecaster(xs + seed),
+        lambda seed: model(words, words, key=jax.random.key(seed)),
+        lambda seed: language_model.generate(
+            words, key=jax.random.key(seed), limit=2, temperature=(0, 1, 0.5)[seed]
+        ),
+    )
+    for one in calls:
+        one(0)
+        with compilations() as found:
+            one(1), one(2)
+        assert not found
+
+
 def test_mistakes_are_told(language_model, seq2seq):
     words = tokens((2, 4))
     for message, call in (
+        (
+            r"sources of shape \(3, 4\) and targets of shape \(2, 4\)",
+            lambda: seq2seq(tokens((3, 4)), words),
+        ),
+        (
+            r"temperature must be one number, got shape \(2,\)",
+            lambda: language_model.generate(words, temperature=jnp.ones(2)),
+        ),
         (r"got token 6, expected 0…5", lambda: language_model(jnp.array([1, 6]))),
         (r"got token -1, expected 0…5", lambda: language_model.generate(-1)),
         (r"end must be a token in 0…5, got 6", lambda: language_model.generate(0, end=6)),
         (r"the prompt is empty", lambda: language_model.generate(words[:, :0])),
         (r"a prompt has length 0", lambda: language_model.generate(words, jnp.array([0, 1]))),
         (r"temperature must be 0 or more", lambda: language_model.generate(0, temperature=-1.0)),
-        (r"limit must be an int of at least 1", lambda: language_model.generate(0, limit=0)),
+        (
+            r"limit must be a whole number",
+            lambda: language_model.generate(0, limit=0),
+        ),
         (r"draws coins: pass a key", lambda: seq2seq(words, words, teacher_forcing=0.5)),
         (
             r"a probability in \[0, 1\], got 2",
@@ -575,7 +653,10 @@ def test_mistakes_are_told(language_model, seq2seq):
             r"feeds its 2 outputs back, but the network reads 3",
             lambda: Forecaster(2, 4, NETWORK, recursive=True, **KIND),
         ),
-        (r"horizon must be at least 1", lambda: Forecaster(2, 0, NETWORK, **KIND)),
+        (
+            r"horizon must be a whole number",
+            lambda: Forecaster(2, 0, NETWORK, **KIND),
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -612,7 +693,8 @@ def learn(to_sort, seed, *, hidden=128, batch=64, steps=3000, rate=5e-3):
         sources, lengths, targets = draw(jax.random.split(jax.random.fold_in(key, step), batch))
 
         def loss(model):
-            logits = model(sources, targets, lengths, target_lengths=lengths + 1)
+            both = dict(source_lengths=lengths, target_lengths=lengths + 1)
+            logits = model(sources, targets, **both)
             return cross_entropy(logits, targets, lengths + 1)
 
         updates, state = optimizer.update(jax.grad(loss)(model), state, model)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 
 from jaxrnn import GRU, Readout, tasks, unroll
 from jaxrnn.tasks.reber import SYMBOLS
@@ -392,7 +393,7 @@ def test_the_constant_answer_meets_the_baseline_and_is_not_correct(name):
 
 
 @pytest.mark.parametrize(
-    ("task", "published"),
+    ("task", "expected"),
     [
         (tasks.Adding(400), 1 / 6),
         (tasks.Multiplication(100), 1 / 9 - 1 / 16),
@@ -412,12 +413,32 @@ def test_the_constant_answer_meets_the_baseline_and_is_not_correct(name):
         (tasks.Reber(8), math.log(2) * 5 / 8 + math.log(4) / 8),
     ],
 )
-def test_baselines_as_published_or_by_hand(task, published):
-    assert task.baseline == pytest.approx(published, rel=1e-12)
+def test_baselines_as_published_or_by_hand(task, expected):
+    assert task.baseline == pytest.approx(expected, rel=1e-12)
 
 
 def test_late_sines_have_drifted_apart():
-    assert abs(tasks.SineGenerator(5000).baseline - 0.5) < 0.03
+    # from the start until all meet again; each sine is a part of the mean that it is told from
+    for n, meet in ((2, 20 * math.pi), (6, 20 * math.pi), (51, 200 * math.pi)):
+        together = tasks.SineGenerator(10_000, n, dt=meet / 10_000)
+        assert abs(together.baseline - (1 - 1 / n) / 2) < 1e-4
+
+
+def test_the_best_answer_to_noisy_evidence_is_right_as_often_as_is_said():
+    for task, share in (
+        (tasks.PerceptualIntegration(), 0.852),
+        (tasks.ContextIntegration(), 0.875),
+    ):
+        reach = np.array(task.coherences) * math.sqrt(task.length) / task.noise
+        assert abs(scipy.stats.norm.cdf(reach).mean() - share) < 5e-4
+
+
+def test_evidence_in_sixteen_bits_is_the_rounded_evidence():
+    task = tasks.PerceptualIntegration(coherences=(0.009,))
+    narrow, wide = (
+        task.sample(jax.random.key(0), dtype).xs for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    np.testing.assert_array_equal(narrow, wide.astype(jnp.bfloat16))
 
 
 # ---- where things are ----
@@ -586,7 +607,8 @@ def test_without_noise_the_coherences_show():
 
 
 def test_criteria_at_their_edges():
-    for name, error in (("adding", 0.04), ("multiplication", 0.04), ("sine generator", 0.05**0.5)):
+    tenth = 0.1 * TASKS["sine generator"].baseline
+    for name, error in (("adding", 0.04), ("multiplication", 0.04), ("sine generator", tenth**0.5)):
         for factor, right in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
             _, correct = evaluate(name, batch(name).targets + factor * error)
             assert np.all(correct == right)

@@ -1,8 +1,9 @@
 """Shapes of use: Flax NNX models around any cell or network, and baselines to beat.
 
 Loads Flax; `import jaxrnn` does not. Models are `nnx.Module`s whose trained arrays are `nnx.Param`s
-and nothing else: no state of random numbers, no flags. They are called
-`model(xs, lengths=None, *, key=None)`, and without a key drop nothing.
+and nothing else: no state of random numbers, no flags. Without a key they drop nothing. They are
+called `model(xs, lengths=None, *, key=None)`, save those that write: what `LanguageModel`,
+`Generator` and `Seq2Seq` read stands in their docstrings.
 """
 
 from jaxrnn.models.bag_of_words import BagOfWords as BagOfWords

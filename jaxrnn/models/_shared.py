@@ -12,8 +12,9 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from jaxrnn import cell as contract
 from jaxrnn.network._shared import drop
-from jaxrnn.sequences import check_lengths, step_keys, zero_padding
+from jaxrnn.sequences import as_array, check_lengths, step_keys, zero_padding
 
 
 class Inputs(nnx.Module):
@@ -35,6 +36,7 @@ class Inputs(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
+        vocabulary = None if vocabulary is None else contract.whole("vocabulary", vocabulary)
         self.vocabulary, self.features, self.frozen = vocabulary, features, frozen
         if vocabulary is None:
             if embedding is not None or frozen:
@@ -53,7 +55,7 @@ class Inputs(nnx.Module):
 
     def __call__(self, inputs: Any, lengths: Any) -> tuple[Float[Array, "*batch T F"], Any]:
         """The vectors, and the lengths checked."""
-        inputs = inputs if hasattr(inputs, "dtype") else np.asarray(inputs)
+        inputs = as_array(inputs)
         rank = 1 if self.vocabulary is None else 0
         self._check(inputs, rank)
         *batch, T = inputs.shape[: inputs.ndim - rank]
@@ -84,13 +86,13 @@ class Inputs(nnx.Module):
             )
 
 
-def check_tokens(tokens: Any, vocabulary: Any) -> None:
+def check_tokens(tokens: Any, vocabulary: Any, what: str = "token") -> None:
     """Raises if a token does not exist and this can be known."""
     if isinstance(tokens, Tracer) or not np.size(tokens):
         return
     low, high = np.min(tokens), np.max(tokens)
     if low < 0 or high >= vocabulary:
-        raise ValueError(f"got token {low if low < 0 else high}, expected 0…{vocabulary - 1}")
+        raise ValueError(f"got {what} {low if low < 0 else high}, expected 0…{vocabulary - 1}")
 
 
 def row_keys(key: Array | None, batch: Sequence[int]) -> Array | None:
@@ -113,20 +115,6 @@ def real_steps(xs: Float[Array, "*batch T F"], lengths: Any) -> Bool[Array, "*ba
     if lengths is None:
         return jnp.ones(xs.shape[:-1], bool)
     return steps < lengths[..., None]
-
-
-def linear_readout(
-    model: Any, features: int, classes: int, readout: bool, rngs: nnx.Rngs, dtype: DTypeLike
-) -> nnx.Linear | None:
-    """The linear map from a network's outputs to logits; None if they are logits already."""
-    if readout:
-        return nnx.Linear(features, classes, param_dtype=dtype, rngs=rngs)
-    if features != classes:
-        raise ValueError(
-            f"{type(model).__name__}: readout=False takes the network's {features} outputs for the "
-            f"logits of {classes} classes: put a Readout around its cells"
-        )
-    return None
 
 
 POOLS = "sum", "mean", "max"

@@ -8,8 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrnn.models._reader import Whole
 from jaxrnn.models._shared import Layers, check_pool, pool
-from jaxrnn.models._whole import Whole
 
 
 class BagOfWords(Whole):

@@ -1,7 +1,5 @@
 """One class for a whole sequence, by a recurrent network."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,14 +9,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxrnn import cell as contract
-from jaxrnn.models._shared import POOLS, check_pool, linear_readout, pool
-from jaxrnn.models._whole import Whole
+from jaxrnn.models._ends import at_the_end
+from jaxrnn.models._reader import Whole
+from jaxrnn.models._shared import POOLS, check_pool, pool
 from jaxrnn.models.recurrent import Recurrent
-from jaxrnn.network import Bidirectional, Delay, Pooled, Stack
 from jaxrnn.network._shared import width
-from jaxrnn.network.bidirectional import MERGES
 from jaxrnn.sequences import zero_padding
-from jaxrnn.unroll import unroll
 
 
 class Classifier(Whole):
@@ -78,7 +74,7 @@ class Classifier(Whole):
         self.reverse, self.pool = reverse, pool
         one = jax.ShapeDtypeStruct((1, features), dtype)
         given = jax.eval_shape(lambda xs: self.summary(xs, None, None), one).shape[-1]
-        self.linear = linear_readout(self, given, classes, readout, rngs, dtype)
+        self.read_by(given, classes, rngs, dtype, readout)
 
     def summary(
         self, xs: Float[Array, "*batch T F"], lengths: Any, key: Array | None
@@ -88,13 +84,7 @@ class Classifier(Whole):
             _, ys = self.recurrent(xs, lengths=lengths, reverse=self.reverse, key=key)
             # directions that are kept apart are two arrays
             return pool(jnp.concatenate(jax.tree.leaves(ys), axis=-1), lengths, self.pool)
-        network, merge = both_ends(self.recurrent.network)
-        _, ys = unroll(
-            network, self.recurrent.tree, xs, lengths=lengths, reverse=self.reverse, key=key
-        )
-        if merge:
-            return merge(_at_last(ys.forward, lengths), ys.backward[..., 0, :])
-        return ys[..., 0, :] if self.reverse else _at_last(ys, lengths)
+        return at_the_end(self.recurrent, xs, lengths, reverse=self.reverse, key=key)
 
     def confidences(self, inputs: Any, lengths: Any = None) -> Float[Array, "*batch T classes"]:
         """Probabilities of the classes after each word: row t is what words 0 … t make of them.
@@ -111,34 +101,3 @@ class Classifier(Whole):
         probabilities = jax.nn.softmax(ys if self.linear is None else self.linear(ys))
         T = xs.shape[-2]
         return probabilities if lengths is None else zero_padding(probabilities, lengths, T)
-
-
-def both_ends(network: Any) -> tuple[Any, Callable[[Array, Array], Array] | None]:
-    """The network with the directions of its last layer kept apart, and what merges their ends.
-
-    None if the last layer has one direction, or is a `Delay`, which knows the future by waiting.
-    """
-    if isinstance(network, Stack):
-        last, merge = both_ends(network.layers[-1])
-        return dataclasses.replace(network, layers=(*network.layers[:-1], last)), merge
-    if isinstance(network, Bidirectional):
-        return dataclasses.replace(network, merge=None), MERGES[network.merge or "concatenate"]
-    if isinstance(network, Pooled):
-        apart = Bidirectional(network.forward, network.backward, merge=None)
-        return apart, network.opinion
-    if not contract.is_causal(network) and not isinstance(network, Delay):
-        raise ValueError(
-            f"Classifier: where {type(network).__name__} ends is not known, as it reads both ways: "
-            "let its last layer be a Bidirectional, with what you put around it around its cells, "
-            "or pool over all steps: pool='mean' or 'max'"
-        )
-    return network, None
-
-
-def _at_last(ys: Float[Array, "*batch T H"], lengths: Any) -> Float[Array, "*batch H"]:
-    """The output of each row's last real step; zero for a row without any."""
-    if lengths is None:
-        return ys[..., -1, :]
-    # where there is no real step, outputs are zero everywhere
-    last = jnp.maximum(lengths - 1, 0)[..., None, None]
-    return jnp.take_along_axis(ys, last, axis=-2)[..., 0, :]

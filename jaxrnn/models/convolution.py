@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrnn.models._reader import Whole
 from jaxrnn.models._shared import check_pool, pool, real_steps
-from jaxrnn.models._whole import Whole
 
 
 class Convolution(Whole):

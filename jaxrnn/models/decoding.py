@@ -1,13 +1,16 @@
 """From logits to sequences of tokens: greedy or drawn, until an end token or a limit."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+from jaxrnn import cell as contract
 from jaxrnn.sequences import step_keys
 
 
@@ -47,7 +50,8 @@ def decode(
     """Generates: every token is drawn from the logits that the one before it leads to.
 
     One `lax.while_loop` over the whole batch, which stops as soon as every row has ended. Row b
-    alone gives what it gives in the batch, if it is given the key `fold_in(key, b)`.
+    alone gives what it gives in the batch, if it is given the key `fold_in(key, b)`. Called by
+    itself it is compiled each time: call it inside your own `jax.jit`.
 
     Args:
         step: `(carry, token) -> (carry, logits)` for one example; logits `(V,)`.
@@ -93,7 +97,11 @@ def decode(
 def choose_token(
     logits: Float[Array, " V"], key: Array | None = None, temperature: float | Array = 1.0
 ) -> Int[Array, ""]:
-    """One token, drawn from softmax(logits / temperature); the likeliest without key or at 0."""
+    """One token, drawn from softmax(logits / temperature); the likeliest without key or at 0.
+
+    In float32 at least: noise that is drawn in 16 bits takes few values, and few tokens then win.
+    """
+    logits = logits.astype(contract.at_least_float32(logits.dtype))
     likeliest = jnp.argmax(logits)
     if key is None:
         return likeliest
@@ -107,16 +115,21 @@ def choose_token(
 
 def check_decoding(temperature: Any, limit: Any) -> None:
     """Raises if a temperature or a limit is none."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit must be an int of at least 1, got {limit!r}")
+    contract.whole("limit", limit)
+    if np.shape(temperature) != ():
+        raise ValueError(
+            f"temperature must be one number, got shape {np.shape(temperature)}: for one of each "
+            "row, generate them apart"
+        )
     if not isinstance(temperature, Tracer) and not float(temperature) >= 0:
         raise ValueError(f"temperature must be 0 or more, got {temperature}: 0 is greedy")
 
 
-def check_token(what: str, token: Any, vocabulary: int) -> None:
-    """Raises if a token that a model is made with lies outside its vocabulary."""
-    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocabulary:
+def as_token(what: str, token: Any, vocabulary: int) -> int:
+    """A token that a model is made with, as an int; raises if it is not in its vocabulary."""
+    if isinstance(token, bool) or not hasattr(token, "__index__") or not 0 <= token < vocabulary:
         raise ValueError(f"{what} must be a token in 0…{vocabulary - 1}, got {token!r}")
+    return operator.index(token)
 
 
 def _is(token: Array, end: int | None) -> Array:

@@ -8,8 +8,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxrnn import cell as contract
+from jaxrnn.models._reader import Whole
 from jaxrnn.models._shared import Layers, check_pool, pool, real_steps
-from jaxrnn.models._whole import Whole
 
 
 class SharedFeedForward(Whole):
@@ -76,7 +77,7 @@ class PaddedFeedForward(Whole):
         **options: Any,
     ) -> None:
         super().__init__(vocabulary, features, rngs=rngs, dtype=dtype, **options)
-        self.length = length
+        self.length = contract.whole("length", length)
         self.layers = Layers(length * features, hidden, rngs=rngs, dtype=dtype)
         self.read_by(self.layers.output_size, classes, rngs, dtype)
 

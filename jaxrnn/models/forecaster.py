@@ -9,10 +9,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrnn import cell as contract
+from jaxrnn.models._ends import at_last, at_the_end
 from jaxrnn.models._shared import row_keys
 from jaxrnn.models.recurrent import Recurrent
-from jaxrnn.network._shared import fold
-from jaxrnn.sequences import check_lengths, step_keys
+from jaxrnn.sequences import check_lengths
 
 
 class Forecaster(nnx.Module):
@@ -20,7 +20,8 @@ class Forecaster(nnx.Module):
 
     output_size: O, features of one foretold value.
     horizon: how many values are foretold.
-    network: any cell or network. It may be bidirectional, unless `recursive`.
+    network: any cell or network. It may be bidirectional, unless `recursive`: each direction is
+        then read where it ends, as by a `Classifier`.
     recursive: False: one linear map of the last output gives all values at once. True: the map
         gives one value, which the network reads as its next input, so the series must foretell
         itself: O = I. Gradients go through the values fed back.
@@ -36,14 +37,18 @@ class Forecaster(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
-        if horizon < 1:
-            raise ValueError(f"Forecaster: horizon must be at least 1, got {horizon}")
+        contract.check_cell(network)
+        horizon, output_size = (
+            contract.whole(name, value)
+            for name, value in (("horizon", horizon), ("output_size", output_size))
+        )
         if recursive:
             _check_recursive(network, output_size)
         self.shape, self.recursive = (horizon, output_size), recursive
         self.recurrent = Recurrent(network, rngs=rngs, dtype=dtype)
+        one = jax.ShapeDtypeStruct((1, contract.size(network, "input_size")), dtype)
+        width = jax.eval_shape(lambda xs: at_the_end(self.recurrent, xs, None), one).shape[-1]
         numbers = output_size if recursive else horizon * output_size
-        width = contract.size(network, "output_size")
         self.linear = nnx.Linear(width, numbers, param_dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -55,37 +60,41 @@ class Forecaster(nnx.Module):
     ) -> Float[Array, "*batch horizon O"]:
         """The values foretold for the steps after the last real one of each row."""
         *batch, steps = xs.shape[:-1]
-        carry, hs = self.recurrent(xs, lengths=lengths, key=key)
-        value = self.linear(_last(hs, check_lengths(lengths, tuple(batch), steps)))
+        lengths = check_lengths(lengths, tuple(batch), steps)
         if not self.recursive:
-            return value.reshape(*batch, *self.shape)
-        # apart from the keys of the window, and the same however much padding is behind it
-        rows = fold(row_keys(key, batch), 1)
-        keys = step_keys(rows, 0, tuple(batch), self.shape[0] - 1)
-        return self._feed_back(carry, value, keys)
-
-    def _feed_back(self, carry: PyTree, value: Array, keys: Array | None) -> Array:
-        step: Any = self.recurrent.step
-        batch = value.ndim - 1
-        for _ in range(batch):
-            step = jax.vmap(step)
-
-        def turn(state: tuple, key: Array | None) -> tuple[tuple, Array]:
-            carry, h = step(*state, key)
-            value = self.linear(h)
-            return (carry, value), value
-
-        keys = None if keys is None else jnp.moveaxis(keys, batch, 0)
-        _, later = jax.lax.scan(turn, (carry, value), keys, length=self.shape[0] - 1)
-        return jnp.moveaxis(jnp.concatenate([value[None], later]), 0, batch)
+            summary = at_the_end(self.recurrent, xs, lengths, key=key)
+            return self.linear(summary).reshape(*batch, *self.shape)
+        carry, hs = self.recurrent(xs, lengths=lengths, key=key)
+        first = jnp.full(batch, steps, jnp.int32) if lengths is None else lengths
+        keys = _keys_from(row_keys(key, batch), first, self.shape[0] - 1)
+        return _feed_back(self, carry, self.linear(at_last(hs, lengths)), keys)
 
 
-def _last(hs: Array, lengths: Array | None) -> Array:
-    """The output at the last real step; zero where there is none."""
-    if lengths is None:
-        return hs[..., -1, :]
-    index = jnp.maximum(lengths - 1, 0)[..., None, None]
-    return jnp.take_along_axis(hs, index, axis=-2)[..., 0, :]
+@jax.jit  # called by itself, a scan is else compiled each time
+def _feed_back(model: Forecaster, carry: PyTree, value: Array, keys: Array | None) -> Array:
+    step: Any = model.recurrent.step
+    batch = value.ndim - 1
+    for _ in range(batch):
+        step = jax.vmap(step)
+
+    def turn(state: tuple, key: Array | None) -> tuple[tuple, Array]:
+        carry, h = step(*state, key)
+        value = model.linear(h)
+        return (carry, value), value
+
+    keys = None if keys is None else jnp.moveaxis(keys, batch, 0)
+    _, later = jax.lax.scan(turn, (carry, value), keys, length=model.shape[0] - 1)
+    return jnp.moveaxis(jnp.concatenate([value[None], later]), 0, batch)
+
+
+def _keys_from(rows: Array | None, first: Array, steps: int) -> Array | None:
+    """Keys of the steps after the last real one of each row, as if the series went on."""
+    if rows is None:
+        return None
+    fold: Any = jax.vmap(jax.random.fold_in, (None, 0))
+    for _ in rows.shape:
+        fold = jax.vmap(fold)
+    return fold(rows, first[..., None] + jnp.arange(steps, dtype=jnp.int32))
 
 
 def _check_recursive(network: Any, output_size: int) -> None:

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxrnn.models.bridge import Bridge
-from jaxrnn.models.decoding import Generated, check_token
+from jaxrnn.models.decoding import Generated, as_token
 from jaxrnn.models.language_model import LanguageModel, shift
 
 WAYS = ("carry", "input")
@@ -40,9 +40,9 @@ class Generator(nnx.Module):
     ) -> None:
         if into not in WAYS:
             raise ValueError(f"Generator: into must be 'carry' or 'input', got {into!r}")
-        check_token("Generator: start", start, vocabulary)
-        check_token("Generator: end", end, vocabulary)
-        self.into, self.start, self.end = into, start, end
+        self.start = as_token("Generator: start", start, vocabulary)
+        self.end = as_token("Generator: end", end, vocabulary)
+        self.into = into
         kind: Any = dict(rngs=rngs, dtype=dtype)
         self.decoder = LanguageModel(vocabulary, network, **kind)
         if into == "carry":

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrnn import cell as contract
 from jaxrnn.models._shared import Inputs, check_tokens, real_steps
-from jaxrnn.models.decoding import Generated, check_decoding, check_token, decode
+from jaxrnn.models.decoding import Generated, as_token, check_decoding, decode
 from jaxrnn.models.recurrent import Recurrent
-from jaxrnn.sequences import check_lengths, zero_padding
+from jaxrnn.sequences import as_array, check_lengths, zero_padding
 
 
 class LanguageModel(nnx.Module):
@@ -106,27 +106,40 @@ class LanguageModel(nnx.Module):
         lengths = _prompt_lengths(lengths, prompt)
         check_tokens(zero_padding(prompt, lengths, prompt.shape[-1]), self.vocabulary)
         check_decoding(temperature, limit)
-        if end is not None:
-            check_token("end", end, self.vocabulary)
-        options: Any = dict(key=key, temperature=temperature, limit=limit, end=end)
+        end = None if end is None else as_token("end", end, self.vocabulary)
+        # as an array, so that 1 and 0.5 are one program
+        temperature = jnp.asarray(temperature, jnp.float32)
+        options: Any = dict(key=key, temperature=temperature, limit=int(limit), end=end)
         return _generate(self, prompt, lengths, carry, context, **options)
 
 
 def cross_entropy(
     logits: Float[Array, "*batch T V"],
-    targets: Int[Array, "*batch T"],
+    targets: Int[Array, "*batch T"] | Any,
     lengths: Int[Array, "*batch"] | Any = None,
 ) -> Float[Array, ""]:
     """−ln p of the targets in nats, the mean over all real steps; what is padded counts nothing.
 
-    The perplexity is its exponential; bits are nats divided by ln 2.
+    The perplexity is its exponential; bits are nats divided by ln 2. Of a classifier's logits,
+    `(batch, classes)`, the mean over rows. Summed in float32 at least; a target that does not exist
+    is an error, or NaN where it is traced.
     """
+    targets = as_array(targets)
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"got logits of shape {logits.shape} for targets of shape {targets.shape}, expected "
+            "one more axis, the classes, and all others equal"
+        )
     *batch, steps = targets.shape
     lengths = check_lengths(lengths, tuple(batch), steps)
     real = real_steps(logits, lengths)
     # padding is replaced and not multiplied by zero: it may be any number, and its logits NaN
     targets, logits = jnp.where(real, targets, 0), jnp.where(real[..., None], logits, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    check_tokens(targets, logits.shape[-1], "target")
+    logits = logits.astype(contract.at_least_float32(logits.dtype))
+    known = (targets >= 0) & (targets < logits.shape[-1])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, targets, 0))
+    losses = jnp.where(known, losses, jnp.nan)
     count = jnp.maximum(jnp.sum(real), 1).astype(losses.dtype)
     return jnp.sum(jnp.where(real, losses, 0)) / count
 

@@ -20,13 +20,22 @@ class Recurrent(nnx.Module):
     see named arrays, and `jax.jit` and `jax.grad` take the module for the pytree that it is.
 
     network: the cell or network, static.
+    method: how it is unrolled, as for `jaxrnn.unroll`; may be set at any time, also inside other
+        models: `model.recurrent.method = jaxrnn.Staged(compute_dtype="bfloat16")`.
     params: the leaves by their field paths, as in files: `"0.forward.W_x"`. A leaf that is neither
         real nor complex, which no gradient can reach, is an `nnx.Variable` that is no `nnx.Param`.
     """
 
-    def __init__(self, network: Any, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
+    def __init__(
+        self,
+        network: Any,
+        *,
+        method: Method | None = None,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
         contract.check_cell(network)
-        self.network = network
+        self.network, self.method = network, method
         leaves, self.structure = jax.tree.flatten(network.init(rngs.params(), dtype=dtype))
         # by name and not as the tree itself: a tree may hold variables of its own, or None
         names = _names(self.structure)
@@ -47,7 +56,8 @@ class Recurrent(nnx.Module):
         if not same:
             raise ValueError(
                 f"set_tree: these are not params of {type(self.network).__name__} as it was made: "
-                f"got {contract.describe(new)}, expected {contract.describe(now)}"
+                f"got {contract.describe(new)}, expected {contract.describe(now)}; another dtype "
+                "is converted by jax.tree.map(lambda a: a.astype(…), params)"
             )
         for name, leaf in zip(_names(self.structure), jax.tree.leaves(new), strict=True):
             self.params[name][...] = leaf
@@ -60,7 +70,6 @@ class Recurrent(nnx.Module):
         lengths: Int[Array, "*batch"] | Any = None,
         resets: Bool[Array, "*batch T"] | Any = None,
         reverse: bool = False,
-        method: Method | None = None,
         key: Array | None = None,
         start: int | Array = 0,
     ) -> tuple[PyTree, PyTree]:
@@ -73,7 +82,7 @@ class Recurrent(nnx.Module):
             lengths=lengths,
             resets=resets,
             reverse=reverse,
-            method=method,
+            method=self.method,
             key=key,
             start=start,
         )

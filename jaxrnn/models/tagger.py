@@ -7,13 +7,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxrnn.models._shared import Inputs, drop_steps, linear_readout, row_keys
+from jaxrnn.models._reader import Reader
+from jaxrnn.models._shared import drop_steps, row_keys
 from jaxrnn.models.recurrent import Recurrent
-from jaxrnn.network._shared import check_rate, fold, width
+from jaxrnn.network._shared import fold, width
 from jaxrnn.sequences import zero_padding
 
 
-class Tagger(nnx.Module):
+class Tagger(Reader):
     """Embedding → dropout → network → dropout → linear, at every step: many to many in step.
 
     A causal network tags a word by what came before, a `Bidirectional` one by what follows too, a
@@ -43,15 +44,19 @@ class Tagger(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
     ) -> None:
-        check_rate(self, "dropout", dropout)
-        self.dropout = dropout
         features = width(self, network, "input_size")
-        self.inputs = Inputs(
-            vocabulary, features, embedding=embedding, frozen=frozen, rngs=rngs, dtype=dtype
+        super().__init__(
+            vocabulary,
+            features,
+            dropout=dropout,
+            embedding=embedding,
+            frozen=frozen,
+            rngs=rngs,
+            dtype=dtype,
         )
         self.recurrent = Recurrent(network, rngs=rngs, dtype=dtype)
         given = width(self, network, "output_size")
-        self.linear = linear_readout(self, given, classes, readout, rngs, dtype)
+        self.read_by(given, classes, rngs, dtype, readout)
 
     def __call__(
         self, inputs: Any, lengths: Any = None, *, key: Array | None = None

@@ -9,8 +9,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from jaxrnn import cell as contract
+from jaxrnn.models._reader import Whole
 from jaxrnn.models._shared import drop_steps, pool, real_steps
-from jaxrnn.models._whole import Whole
 from jaxrnn.network._shared import fold
 
 
@@ -46,7 +47,7 @@ class Transformer(Whole):
         **options: Any,
     ) -> None:
         super().__init__(vocabulary, features, rngs=rngs, dtype=dtype, **options)
-        if features % heads:
+        if features % contract.whole("heads", heads):
             raise ValueError(
                 f"Transformer: features must be a multiple of heads, got {features} and {heads}"
             )

@@ -1,4 +1,4 @@
-"""Tasks that ask for memory: examples as pure functions of a key, losses, published baselines.
+"""Tasks that ask for memory: examples as pure functions of a key, losses, exact baselines.
 
     task = tasks.Adding(length=200)
     batch = jax.vmap(task.sample)(jax.random.split(key, 64))  # xs (64, 200, 2), targets, weights

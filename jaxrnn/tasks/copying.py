@@ -35,7 +35,7 @@ class Copying(Classification):
     symbols: kinds of symbols besides the blank and the sign.
     count: how many are to be copied.
 
-    Hochreiter and Schmidhuber 1997 began it; the form is that of Arjovsky et al.
+    The form is that of Arjovsky et al. and of their code.
     """
 
     delay: int = 100

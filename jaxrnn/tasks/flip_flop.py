@@ -39,7 +39,8 @@ class FlipFlop(Signs):
 
     Sussillo and Barak 2013, "Opening the black box", Neural Computation 25, with three bits: a
     network that solves it has 2^bits stable fixed points, the corners of a cube, and saddles
-    between them (`jaxrnn.analysis.fixed_points`).
+    between them (`jaxrnn.analysis.fixed_points`). How rare pulses are, and T, are ours; fixed-point
+    finders often take 0.5 and 64.
     """
 
     length: int = 100

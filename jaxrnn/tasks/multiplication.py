@@ -20,7 +20,7 @@ class Multiplication(MarkedNumbers):
     counts; its target is x_i x_j, of the two marked numbers.
 
     baseline: 1/9 − 1/16 = 7/144, the variance of the product of two numbers from U(0, 1): the mean
-        squared error of the constant answer 1/4.
+        squared error of the constant answer 1/4. Computed: the paper prints none.
     correct: |error| < 0.04, as in Hochreiter and Schmidhuber 1997, experiment 5.
 
     length: T.

@@ -34,8 +34,9 @@ class Parity(Classification):
     length: T.
     every_step: whether each step counts.
 
-    Hochreiter and Schmidhuber 1996, "Bridging long time lags by weight guessing and LSTM", with
-    1 and −1 as here, 500–600 steps, and a target at the end.
+    Bengio, Simard and Frasconi 1994, "Learning long-term dependencies with gradient descent is
+    difficult". Hochreiter and Schmidhuber 1996, "LSTM can solve hard long time lag problems", with
+    1 and −1 as here, 500–600 steps and a target at the end, of which an error of 0.1 is allowed.
     """
 
     length: int = 50

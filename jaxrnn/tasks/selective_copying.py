@@ -34,7 +34,7 @@ class SelectiveCopying(Classification):
     baseline: ln(symbols) nats, a guess.
     correct: the right class has the largest output at each of them.
 
-    window: steps over which the symbols are scattered, 4096 in the paper.
+    window: steps over which the symbols are scattered; sequences of the paper have 4096 steps.
     symbols: kinds of symbols; with the two signs the vocabulary of 16 of the paper.
     count: how many are to be copied.
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrnn.cell import at_least_float32
+
 
 class Example(NamedTuple):
     """One example, or a batch of them by `jax.vmap(task.sample)(keys)`.
@@ -175,11 +177,6 @@ def answer_once(
 def step_numbers(steps: int) -> Int[Array, " T"]:
     """0 … T − 1, int32 also where 64 bits are enabled."""
     return jnp.arange(steps, dtype=jnp.int32)
-
-
-def at_least_float32(dtype: DTypeLike) -> DTypeLike:
-    """The dtype to compute in for results of that dtype."""
-    return jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
 
 
 def draw_uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
