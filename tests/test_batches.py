@@ -156,9 +156,28 @@ def test_vectors_and_dtypes_stay():
     assert batch["lengths"]["xs"].dtype == np.int32
 
 
+def test_an_empty_sequence_is_one_of_its_list():
+    data = {"xs": [[], np.ones((2, 3), np.float32)], "none": [[], []]}
+    batch = Batches(data, 2, padding=1)[0]
+    assert (batch["xs"].shape, batch["xs"].dtype) == ((2, 2, 3), np.float32)
+    assert sorted(batch["lengths"]["xs"]) == [0, 2] and not batch["lengths"]["none"].any()
+    assert batch["none"].shape == (2, 1)
+    typed = Batches({"xs": [np.zeros((0, 3), np.int8)] * 2}, 2)[0]["xs"]
+    assert (typed.shape, typed.dtype) == ((2, 1, 3), np.int8)
+
+
 @pytest.mark.parametrize(
     "call, sentence",
     [
+        (
+            lambda: Batches({"a": [np.ones((5, 3)), np.ones((4, 1))]}, 2),
+            "differ in length alone: a[1] has shape (4, 1), expected (length, 3)",
+        ),
+        (
+            lambda: Batches({"a": [[], np.ones(3), np.ones((5, 3))]}, 2),
+            "differ in length alone: a[2] has shape (5, 3), expected (length)",
+        ),
+        (lambda: Batches({"a": [1, [2, 3]]}, 2), "a[0] has shape (), expected (length)"),
         (lambda: Batches({"a": np.ones(3), "b": np.ones(4)}, 2), "the same number of examples"),
         (lambda: Batches({"a": np.ones(3)}, 0), "size must be a whole number of at least 1, got 0"),
         (lambda: Batches({"a": np.ones(3)}, 4, drop_last=True), "3 examples do not fill one batch"),

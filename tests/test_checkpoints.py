@@ -262,6 +262,23 @@ def test_damaged_ones_do_not_count_and_make_way(tmp_path):
     same(restored(tmp_path), (3, state(4.0)))
 
 
+@pytest.mark.parametrize("where", ["pathlib.Path.read_bytes", "hashlib.file_digest"])
+def test_what_cannot_be_read_now_is_not_damaged(where, tmp_path, monkeypatch):
+    saved(tmp_path, 1, 2, keep=2)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(where, refuse)
+    with (
+        Checkpoints(tmp_path, keep=2) as checkpoints,
+        pytest.raises(CheckpointError, match=r"cannot read .*step_00000002: Permission denied; me"),
+    ):
+        checkpoints.restore(state())
+    monkeypatch.undo()
+    assert restored(tmp_path)[0] == 2
+
+
 def test_nothing_is_pickled(tmp_path):
     saved(tmp_path, 1)
     for path in files(tmp_path):
@@ -290,7 +307,7 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
 
 
 def test_keep_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="keep must be a whole number of at least 1, got 0"):
         Checkpoints(tmp_path, keep=0)
 
 
@@ -298,6 +315,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"cannot make the folder .*file/inside .*: Not"):
         Checkpoints(tmp_path / "file" / "inside")
+
+
+def test_closed_ones_say_that_they_are(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.close()
+    with pytest.raises(ValueError, match=r"these Checkpoints of .* are closed: make new ones of"):
+        checkpoints.save(1, state())
+    with pytest.raises(ValueError, match="are closed"):
+        checkpoints.restore(state())
 
 
 def test_a_folder_that_goes_away(tmp_path):

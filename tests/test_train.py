@@ -1,18 +1,23 @@
 """`fit`: the plain Optax loop bit for bit, and what it adds: resuming, stopping, telling."""
 
 import json
+import pickle
 import re
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 from flax import nnx
 
 import jaxrnn
+from jaxrnn.train import progress, sharding
 from jaxrnn.train.batches import Batches
+from jaxrnn.train.checkpoints import CheckpointError, Checkpoints
 from jaxrnn.train.fit import fit
 from jaxrnn.train.run import NotFiniteError
 from jaxrnn.train.sources import Windows
@@ -49,6 +54,24 @@ class Memory:
 
     def wait(self):
         pass
+
+
+class Slow(Memory):
+    """Copies that are there once they were waited for, unless writing fails."""
+
+    def __init__(self, fails=()):
+        super().__init__()
+        self.writing, self.fails = {}, fails
+
+    def save(self, step, state):
+        self.wait()
+        self.writing[step] = jax.tree.map(np.array, state)
+
+    def wait(self):
+        writing, self.writing = self.writing, {}
+        if writing.keys() & set(self.fails):
+            raise CheckpointError("the disk is full")
+        self.saved |= writing
 
 
 class Until:
@@ -261,6 +284,92 @@ class Spoilt:
         return first, second
 
 
+def test_infinity_in_carry_or_variables_is_no_harm():
+    def loss(model, batch, key, carry):
+        model["count"][...] += 1
+        value = over_rows([w[...] for w in model["w"]], batch, key)
+        return value, carry | {"count": carry["count"] + 1}
+
+    least, count = (nnx.Variable(jnp.asarray(number)) for number in (jnp.inf, 0))
+    model = {"w": [nnx.Param(w) for w in MODEL], "count": count, "least": least}
+    carry = {"count": jnp.zeros(10), "most": jnp.full(10, -jnp.inf)}  # of a running maximum
+    skipping = optax.apply_if_finite(ADAM, 3)
+    for optimizer, batches in [(ADAM, constant()), (skipping, Spoilt(constant(), 2))]:
+        done = fit(loss, model, batches, optimizer, steps=4, carry=carry)
+        assert np.array_equal(done.carry["count"], np.full(10, 4))
+        assert done.model["count"][...] == 4
+
+
+def test_nan_in_carry_or_variables_stops_though_the_loss_is_finite():
+    def loss(model, batch, key, carry):
+        return over_rows(model, batch, key), {
+            "c": jnp.where(carry["c"] < 3, 1, jnp.nan) + carry["c"]
+        }
+
+    with pytest.raises(NotFiniteError) as caught:
+        fit(loss, MODEL, constant(), ADAM, steps=9, carry={"c": jnp.zeros(10)})
+    error = caught.value
+    assert (error.step, error.path) == (4, "['c']")
+    assert "batches[3]: the carry became NaN at ['c'] (1 of 1 leaves). Nothing" in str(error)
+    assert "Look at what the loss makes of it" in str(error)
+    assert np.array_equal(error.fit.carry["c"], np.full(10, 3))
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.w = nnx.Param(jnp.zeros(2))
+            self.mean = nnx.Variable(jnp.zeros(2))
+
+    def drift(model, batch, key):
+        model.mean[...] += jnp.where(model.mean[...] < 2, 1, jnp.nan)
+        return jnp.mean((model.w[...] - batch[0]) ** 2)
+
+    with pytest.raises(NotFiniteError, match=r"the variable .*mean.* became NaN") as caught:
+        fit(drift, Model(), constant(), ADAM, steps=9)
+    assert caught.value.step == 3 and "mean" in caught.value.path
+
+
+@pytest.mark.parametrize("end", [Interrupted, KeyboardInterrupt, NotFiniteError])
+def test_whatever_ends_a_run_the_checkpoint_in_flight_arrives(end):
+    class Ends(Spoilt):
+        def __getitem__(self, position):
+            if position == 9 and end is not NotFiniteError:
+                raise end
+            return super().__getitem__(position)
+
+    def run(checkpoints):
+        options = dict(steps=12, checkpoint_every=3, checkpoints=checkpoints)
+        with pytest.raises(end) as caught:
+            fit(over_rows, MODEL, Ends(constant(), 9), ADAM, **options)
+        return caught.value
+
+    slow = Slow()
+    assert not hasattr(run(slow), "__notes__")
+    assert max(slow.saved) == 9
+    lost = Slow(fails=[9])
+    error = run(lost)
+    assert error.__notes__ == ["the disk is full"]
+    assert max(lost.saved) == 6
+    if end is NotFiniteError:  # what it names is there
+        assert error.checkpoint == 6 and "the last checkpoint is of step 6" in str(error)
+
+
+def test_lines_before_the_step_that_failed_are_told(tmp_path):
+    log, options = tmp_path / "log.jsonl", dict(steps=30, log_every=1, evaluate_every=8)
+    with pytest.raises(NotFiniteError) as caught:
+        batches = Spoilt(constant(), 7)
+        fit(over_rows, MODEL, batches, ADAM, log=log, evaluate=lambda m: {"loss": 1}, **options)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [line["step"] for line in caught.value.fit.history] == list(range(1, 8))
+
+
+def test_an_error_can_be_sent_to_another_process():
+    with pytest.raises(NotFiniteError) as caught:
+        fit(over_rows, MODEL, Spoilt(constant(), 1), ADAM, steps=3)
+    error, back = caught.value, pickle.loads(pickle.dumps(caught.value))
+    assert (str(back), back.step, back.path) == (str(error), 2, "[1]")
+    same(back.fit.last, error.fit.last)
+
+
 @pytest.mark.parametrize("log_every, spoilt", [(1, 7), (100, 7), (1, 0), (7, 29)])
 def test_not_finite_stops_and_loses_nothing(log_every, spoilt):
     batches, memory = constant(), Memory()
@@ -280,6 +389,7 @@ def test_not_finite_stops_and_loses_nothing(log_every, spoilt):
     assert f"step {spoilt + 1}, batches[{spoilt}]: the loss is nan; " in str(error)
     assert "the gradient of [1] is not finite (1 of 2 leaves)" in str(error)
     assert "the batch itself is not finite at [1]" in str(error)
+    assert "Mend that batch" in str(error) and "learning rate" not in str(error)
     saved = spoilt // 4 * 4 or None
     assert error.checkpoint == saved == max(memory.saved, default=None)
     assert (error.fit.step, error.fit.stopped) == (spoilt, "not finite")
@@ -325,6 +435,32 @@ def test_the_optimizer_may_skip_what_is_not_finite():
     assert caught.value.step == 4
 
 
+def test_gradients_may_be_skipped_where_several_are_put_together():
+    skip = dict(should_skip_update_fn=optax.skip_not_finite)
+    several = optax.MultiSteps(optax.sgd(0.1), 2, **skip, accumulator_dtype=jnp.float64)
+    batches = constant()
+    done = fit(over_rows, MODEL, Spoilt(batches, 3), several, steps=5)
+    same(done.model, fit(over_rows, MODEL, batches, several, steps=4).model)
+    with pytest.raises(NotFiniteError):
+        several = optax.MultiSteps(optax.sgd(0.1), 2, accumulator_dtype=jnp.float64)
+        fit(over_rows, MODEL, Spoilt(batches, 3), several, steps=5)
+
+
+def test_params_of_several_dtypes():
+    def loss(model, batch, key):
+        return jnp.mean((model["w"] + model["b"].astype(jnp.float32) - 1) ** 2)
+
+    model = {"w": jnp.zeros(2, jnp.float32), "b": jnp.zeros((), jnp.bfloat16), "n": 0.5}
+    done = fit(loss, model, constant(), optax.sgd(0.1), steps=1)
+    assert [leaf.dtype for leaf in jax.tree.leaves(done.model)] == [
+        "bfloat16",
+        "float64",
+        "float32",
+    ]
+    # −2 for w + b together, −1 of it for each of w, and −2 for b
+    np.testing.assert_allclose(done.history[0]["gradient_norm"], np.sqrt(1 + 1 + 4), rtol=1e-2)
+
+
 def test_a_skipped_window_does_not_spoil_the_carry():
     windows = Windows(SERIES, 4, 3)
 
@@ -361,6 +497,25 @@ def test_early_stopping_keeps_the_best():
     options["steps"] = 16
     done = run(scripted([-v for v in values])[0], lowest=False)
     assert (done.stopped, done.best_step) == ("steps", 10)
+
+
+def test_it_is_evaluated_at_the_end_and_a_longer_run_is_as_if_it_had_not_been():
+    def run(steps, memory):
+        evaluate, seen = scripted([3.0, 2.0, 1.0, 2.5, 2.6, 0.0])
+        options = dict(steps=steps, evaluate_every=4, checkpoints=memory, log_every=100)
+        done = fit(over_rows, MODEL, constant(), ADAM, evaluate=evaluate, **options)
+        return done, seen
+
+    memory = Memory()
+    done, seen = run(10, memory)
+    assert [line["step"] for line in done.history] == [4, 8, 10]
+    assert (done.best_step, done.history[-1]["evaluate/loss"], len(seen)) == (10, 1.0, 3)
+    same(done.model, seen[2])
+    again, seen = run(10, memory)  # the checkpoint knows only of what was due
+    assert (len(seen), again.best_step) == (1, 8)
+    longer, whole = (run(20, m)[0] for m in (memory, Memory()))
+    assert int(memory.saved[10]["best"].step) == 8 and whole.best_step != 10
+    same(longer.last, whole.last)
 
 
 def test_one_compilation_for_each_shape_of_whatever_seed():
@@ -408,6 +563,7 @@ def test_the_log_is_lines_of_json(tmp_path):
 
 def test_a_line_that_was_cut_off_is_dropped(tmp_path):
     path, memory = tmp_path / "log.jsonl", Memory()
+    path.write_text('{"st')  # of a run that was killed at once
     options = dict(checkpoints=memory, checkpoint_every=5, log=path, log_every=2)
     fit(over_rows, MODEL, constant(), ADAM, steps=5, **options)
     with path.open("a") as file:
@@ -415,6 +571,22 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
     fit(over_rows, MODEL, constant(), ADAM, steps=8, **options)
     steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
     assert steps == [2, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize("content", ["notes", "notes\n", "[1]\n", '{"step": 1}\nnotes\n'])
+def test_a_file_that_is_no_log_is_left_alone(content, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"notes.txt is not a log of fit, line . is no record: ch"):
+        fit(over_rows, MODEL, constant(), ADAM, steps=1, log=path)
+    assert path.read_text() == content
+
+
+def test_a_log_that_cannot_be_written_is_one_error(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "log", "/dev/full"):
+        with pytest.raises(OSError, match=f"cannot write the log {path}: .*; choose another file"):
+            fit(over_rows, MODEL, constant(), ADAM, steps=1, log=path)
 
 
 def rows_loss(params, batch, key):
@@ -427,6 +599,57 @@ def test_tokens_are_counted():
     last = fit(rows_loss, PARAMS, batches, optax.sgd(0.1), steps=3, log_every=1).history[-1]
     tokens = last["tokens_per_second"] / last["steps_per_second"]  # real steps of the third batch
     np.testing.assert_allclose(tokens, batches[2]["lengths"].sum(), rtol=2e-3)
+
+
+@pytest.mark.parametrize("entry", ["length", "tokens"])
+def test_what_only_bears_the_name_is_not_counted(entry):
+    def loss(model, batch, key):
+        return over_rows(model, batch["x"], key)
+
+    x = (np.ones((20, 2)), np.ones((20, 3)))
+    other = {"length": np.full(20, np.nan), "tokens": {"ids": np.ones((20, 4))}}
+    batches = Batches({"x": x, entry: other[entry]}, 10)
+    history = fit(loss, MODEL, batches, ADAM, steps=3).history
+    assert "tokens_per_second" not in history[-1] and "steps_per_second" in history[-1]
+
+
+def test_speed_is_of_training_alone(monkeypatch):
+    seconds = [0.0]
+
+    def takes_long(*_):
+        seconds[0] += 100
+        return {"loss": 1.0}
+
+    class Second(Until):
+        def __getitem__(self, position):
+            seconds[0] += 1
+            return self.batches[position]
+
+    class Tardy(Memory):
+        def save(self, step, state):
+            takes_long()
+            super().save(step, state)
+
+    def loss(model, batch, key):
+        takes_long()  # while it is compiled
+        return over_rows(model, batch, key)
+
+    clock = types.SimpleNamespace(perf_counter=lambda: seconds[0])
+    monkeypatch.setattr("jaxrnn.train.run.time", clock)
+    options = dict(evaluate_every=5, log_every=3, checkpoints=Tardy(), checkpoint_every=4)
+    batches = Second(constant(), 0)
+    done = fit(loss, MODEL, batches, ADAM, steps=12, evaluate=takes_long, **options)
+    assert [line["step"] for line in done.history] == [3, 5, 6, 9, 10, 12]
+    assert {line["steps_per_second"] for line in done.history} == {1.0}
+    first = fit(loss, MODEL, batches, ADAM, steps=2, log_every=1).history[0]
+    assert "steps_per_second" not in first  # there is nothing but the compilation
+
+
+def test_a_batch_of_numpy_goes_to_one_device_as_it_is():
+    batch = {"x": np.ones((4, 2))}
+    assert sharding.put_rows(batch, sharding.mesh(False)) is batch
+    placed = sharding.put_rows({"x": jnp.ones((4, 2))}, sharding.mesh(False))
+    assert placed["x"].sharding.spec == jax.P(sharding.AXIS)
 
 
 @pytest.mark.long  # the monitor takes a while to compile
@@ -473,6 +696,71 @@ def test_the_bar_is_for_terminals(capsys, monkeypatch):
     assert shown.out == ""
 
 
+def test_where_there_is_no_bar_there_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "FIRST", 0)
+    fit(over_rows, MODEL, constant(), ADAM, steps=3, log_every=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1/3 · loss 2", line)
+    fit(over_rows, MODEL, constant(), ADAM, steps=3, progress=False)
+    assert capsys.readouterr().err == ""
+    pytest.importorskip("rich")
+    assert progress._rich() is None
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert progress._rich() is not None
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, capsys):
+    pytest.importorskip("orbax.checkpoint")
+    folder = tmp_path / "run"
+    options = dict(checkpoints=folder, progress=True)
+
+    def told(steps, **more):
+        fit(over_rows, MODEL, constant(), ADAM, steps=steps, **options | more)
+        return capsys.readouterr().err
+
+    assert told(2) == ""
+    assert told(2) == f"{folder} is at step 2 already: nothing left to do\n"
+    assert told(3, progress=False) == ""
+    assert told(4) == f"goes on from step 3 of {folder}\n"
+    with pytest.raises(
+        ValueError, match=f"{folder} holds step 4, beyond steps=1, .*: ask for more"
+    ):
+        told(1)
+    with pytest.raises(ValueError, match=r"'best'.*One run was given `evaluate` and the other was"):
+        told(5, evaluate=lambda model: {"loss": 1.0})
+    with pytest.raises(ValueError, match=r"\.carry.*One run was given `carry` and the other was"):
+        carried = lambda m, b, k, c: (over_rows(m, b, k), c)  # noqa: E731
+        fit(carried, MODEL, constant(), ADAM, steps=5, carry=jnp.zeros(3), checkpoints=folder)
+    closed = Checkpoints(folder)
+    closed.close()
+    with pytest.raises(ValueError, match=f"these Checkpoints of {folder} are closed: make new"):
+        told(5, checkpoints=closed)
+
+
+@pytest.fixture
+def without_type_checker():
+    """Sentences as users meet them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+class Casts(nnx.Module):
+    """A variable that becomes floating."""
+
+    def __init__(self):
+        self.w, self.calls = nnx.Param(jnp.zeros(2)), nnx.Variable(jnp.int32(0))
+
+    def loss(self, batch, key):
+        self.calls.set_value(self.calls.get_value().astype(float) + 1)
+        return jnp.sum(self.w[...] ** 2)
+
+
+def telling(**metrics):
+    return dict(loss=lambda m, b, k: (over_rows(m, b, k), metrics))
+
+
+@pytest.mark.usefixtures("without_type_checker")
 @pytest.mark.parametrize(
     "change, sentence",
     [
@@ -480,13 +768,54 @@ def test_the_bar_is_for_terminals(capsys, monkeypatch):
         (dict(checkpoint_every=0), "checkpoint_every must be a whole number"),
         (dict(patience=0), "patience must be a whole number of at least 1, got 0"),
         (dict(patience=3), "patience counts evaluations: pass evaluate"),
-        (dict(optimizer="adam"), "optimizer must be one of Optax, got a str"),
+        (dict(metric="accuracy"), "metric='accuracy' needs lowest=True or lowest=False"),
+        (dict(optimizer="adam"), "optimizer must be one of Optax, got a str: such as optax.adam("),
+        (
+            dict(optimizer=optax.adam),
+            "optimizer must be one of Optax, got a function: call it: adam(",
+        ),
+        (
+            dict(optimizer=nnx.Optimizer(Casts(), ADAM, wrt=nnx.Param)),
+            "optimizer must be one of Optax, got a Optimizer",
+        ),
+        (dict(key=0), "key must come from jax.random.key(seed), got 0"),
+        (dict(batches=[constant()[0]]), "for any position from 0 on, as Batches, Windows and Samp"),
+        (dict(batches=iter(constant())), "got a generator: make Batches(data, size)"),
+        (dict(batches={"x": np.ones(3)}), "got a dict: make Batches(data, size)"),
+        (dict(batches=types.MappingProxyType({})), "must have at least one, got a mappingproxy of"),
         (dict(model={"n": jnp.arange(3)}), "a dict has nothing to train"),
+        (dict(model={"w": MODEL, "f": [jnp.tanh]}), "model['f'][0] is a PjitFunction, expected an"),
+        (
+            dict(carry={"name": "h"}, loss=lambda m, b, k, c: 0.0),
+            "carry['name'] is a str, expected",
+        ),
+        (dict(loss=lambda m, b: m), "loss is called with (model, batch, key), but takes (m, b)"),
         (dict(loss=lambda m, b, k: m[0]), "must return a scalar, or a scalar and a dict"),
+        (
+            dict(loss=lambda m, b, k: (0.0, {}, {})),
+            "and a dict of metrics, the scalar floating; got (0",
+        ),
+        (dict(loss=lambda m, b, k: [m[0].sum(), {}]), "the scalar floating; got [float64[], {}]"),
+        (dict(loss=lambda m, b, k: {"loss": 0.0}), "the scalar floating; got {'loss': 0.0}"),
+        (dict(loss=lambda m, b, k: None), "the scalar floating; got None"),
+        (dict(loss=lambda m, b, k: jnp.int32(3)), "the scalar floating; got int32[]"),
+        (telling(step=0.5), "a metric may not be called 'step': fit tells of that itself"),
+        (telling(**{"evaluate/loss": 0.5}), "a metric may not be called 'evaluate/loss'"),
+        (telling(v=np.ones(3)), "metrics must be real scalars, but 'v' is float64[3]: reduce it"),
+        (telling(v=1j), "metrics must be real scalars, but 'v' is 1j"),
+        (telling(v={"a": 1.0}), "metrics must be real scalars, but 'v' is {'a': 1.0}"),
+        (telling(v="high"), "metrics must be real scalars, but 'v' is 'high'"),
+        (
+            dict(model=Casts(), loss=Casts.loss),
+            "but for their numbers: ['calls'] was int32[] and became float64[]; cast it there",
+        ),
         (dict(evaluate=lambda m: {"a": 1.0}, evaluate_every=1), "must return 'loss', the metric"),
+        (dict(evaluate=lambda m: 0.5), "a dict of floats, such as {'loss': 0.5}, got 0.5"),
+        (dict(evaluate=lambda m: {"loss": m[1]}), "but 'loss' has shape (3,): reduce it to one"),
         (
             dict(carry=jnp.zeros(3), loss=lambda m, b, k, c: m[0].sum()),
-            "with a carry the loss must",
+            "with a carry the loss must return (value, carry) or (value, (carry, metrics)), the "
+            "carry like the one it got, float64[3]; got float64[]",
         ),
         (
             dict(carry=jnp.zeros(3), loss=lambda m, b, k, c: (m[0].sum(), c[1:])),

@@ -1,5 +1,11 @@
 """Training: `fit`, the batches it is made on, and what keeps a run alive.
 
+    fit -> Fit               the loop, over any Optax optimizer; may raise NotFiniteError
+    Batches                  examples, sequences of unequal lengths among them
+    Windows, Samples         continuous text; fresh examples of a task
+    Prefetched               the same batches, made ahead of time
+    Checkpoints              what a killed run goes on from; may raise CheckpointError
+
 Needs the extra `train` for checkpoints, Grain, TensorBoard and the bar on the terminal.
 """
 

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxrnn.train.positions import Positions, place, whole
+from jaxrnn.cell import whole
+from jaxrnn.train.positions import Positions, place
 
 LEVEL = 0.03  # buckets begin only where lengths fall by so much: the finer search gains no more
 
@@ -40,6 +41,11 @@ class Batches(Positions):
             is left out, of the shortest bucket, others in each epoch.
         padding: the share of all positions of an epoch that may be padding; with 1, all examples
             are one bucket.
+
+    Raises:
+        ValueError: entries differ in their number of examples, sequences of a list in more than
+            their length, or a number is out of range.
+        TypeError: there is a list in what is no dict, or in one with an entry `lengths`.
     """
 
     def __init__(
@@ -53,7 +59,7 @@ class Batches(Positions):
         padding: float = 0.15,
     ) -> None:
         entries, self._structure = jax.tree.flatten(data, is_leaf=_is_list)
-        self._entries = [_as_arrays(entry) for entry in entries]
+        self._entries = list(map(_as_arrays, _names(data), entries))
         self._examples = _count(self._entries)
         self._size = whole("size", size, 1)
         self._seed, self._shuffle = whole("seed", seed, 0), shuffle
@@ -172,12 +178,21 @@ def _is_list(entry: Any) -> bool:
     return isinstance(entry, list)
 
 
-def _as_arrays(entry: Any) -> Any:
-    if not _is_list(entry) or not any(np.ndim(sequence) for sequence in entry):
+def _as_arrays(name: str, entry: Any) -> Any:
+    if not _is_list(entry) or all(np.ndim(sequence) == 0 for sequence in entry):
         return np.asarray(entry)  # a list of numbers is an array as well
     arrays = [np.asarray(sequence) for sequence in entry]
-    dtype = np.result_type(*{array.dtype for array in arrays if array.size})
-    return [array.astype(dtype) for array in arrays]  # an empty list would count as floating
+    # an empty list says nothing of what it would hold, and would count as floating
+    dtype = np.result_type(*{a.dtype for a in arrays if a.size} or {a.dtype for a in arrays})
+    like = next((a for a in arrays if a.ndim and len(a)), arrays[0])
+    for index, array in enumerate(arrays):
+        if array.ndim == 0 or (len(array) and array.shape[1:] != like.shape[1:]):
+            expected = ", ".join(map(str, ("length", *like.shape[1:])))
+            raise ValueError(
+                f"sequences of a list may differ in length alone: {name}[{index}] has shape "
+                f"{array.shape}, expected ({expected})"
+            )
+    return [a.astype(dtype).reshape(len(a), *like.shape[1:]) for a in arrays]
 
 
 def _names(data: PyTree) -> list[str]:

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from jaxrnn.cell import whole
+
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial"  # not whole yet, or about to be removed
 _OLD = ".old"  # makes way for a checkpoint of the same step
@@ -58,17 +60,15 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, keep: int = 3) -> None:
-        if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep}")
-        self._folder, self._keep = Path(folder).absolute(), keep
+        self.folder, self._keep = Path(folder).absolute(), whole("keep", keep)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(
-                f"cannot make the folder {self._folder} for checkpoints: {error.strerror}"
+                f"cannot make the folder {self.folder} for checkpoints: {error.strerror}"
             ) from None
         self._damaged: set[int] = set()
-        self._clean = False
+        self._clean = self._closed = False
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._writing: concurrent.futures.Future | None = None
 
@@ -80,16 +80,17 @@ class Checkpoints:
 
         Raises:
             CheckpointError: the save *before* this one failed (full disk, folder not writable).
-            ValueError: the folder holds a newer checkpoint.
+            ValueError: the folder holds a newer checkpoint, or this was closed.
             TypeError: a leaf is not an array.
         """
+        self._check_open()
         self.wait()
         if jax.process_index() != 0:
             return
-        newer = [s for s in _steps(self._folder) if s > step and s not in self._damaged]
+        newer = [s for s in _steps(self.folder) if s > step and s not in self._damaged]
         if newer:
             raise ValueError(
-                f"{self._folder} already holds a checkpoint of step {newer[-1]}, newer than step "
+                f"{self.folder} already holds a checkpoint of step {newer[-1]}, newer than step "
                 f"{step}: restore it first, or choose another folder"
             )
         leaves = _named(state)
@@ -116,16 +117,18 @@ class Checkpoints:
         Damaged checkpoints are told by `warnings.warn`, and the one before is used.
 
         Raises:
-            ValueError: the template has other leaves, shapes or dtypes than what was saved.
-            CheckpointError: Orbax cannot read a checkpoint whose hashes are right.
+            ValueError: the template has other leaves, shapes or dtypes than what was saved, or
+                this was closed.
+            CheckpointError: a checkpoint cannot be read, and nothing says that it is damaged.
         """
+        self._check_open()
         self.wait()
         step = self._newest_sound()
         if jax.process_count() > 1:
-            _agree(-1 if step is None else step, self._folder)
+            _agree(-1 if step is None else step, self.folder)
         if step is None:
             return None
-        path = _place(self._folder, step)
+        path = _place(self.folder, step)
         wanted = _named(template)
         _check_fit(path, json.loads((path / _MANIFEST).read_text())["leaves"], wanted)
         try:
@@ -137,6 +140,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits as `wait` does, and ends the thread that writes."""
+        self._closed = True
         try:
             self.wait()
         finally:
@@ -148,9 +152,15 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(
+                f"these Checkpoints of {self.folder} are closed: make new ones of that folder"
+            )
+
     def _newest_sound(self) -> int | None:
-        for step in reversed(_steps(self._folder)):
-            path = _place(self._folder, step)
+        for step in reversed(_steps(self.folder)):
+            path = _place(self.folder, step)
             damage = _damage(path, step)
             if damage is None:
                 return step
@@ -163,12 +173,12 @@ class Checkpoints:
         return None
 
     def _write(self, step: int, arrays: dict[str, np.ndarray], described: dict[str, str]) -> None:
-        path = _path(self._folder, step)
+        path = _path(self.folder, step)
         partial = path.with_name(path.name + _PARTIAL)
         try:
             # not before the first save: a folder may be read while another process writes to it
             if not self._clean:
-                _clean_up(self._folder)
+                _clean_up(self.folder)
                 self._clean = True
             _with_orbax(lambda orbax, args: orbax.save(partial, args.StandardSave(arrays)))
             _write_manifest(partial, step, described)
@@ -176,18 +186,18 @@ class Checkpoints:
             self._damaged.discard(step)
             self._prune()
         except Exception as error:
-            for rest in self._folder.glob(partial.name + "*"):
+            for rest in self.folder.glob(partial.name + "*"):
                 shutil.rmtree(rest, ignore_errors=True)
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self._folder}: "
+                f"the checkpoint of step {step} could not be written to {self.folder}: "
                 f"{_reason(error)}; those written before are as they were"
             ) from error
 
     def _prune(self) -> None:
-        steps = _steps(self._folder)
+        steps = _steps(self.folder)
         kept = [s for s in steps if s not in self._damaged][-self._keep :]
         for step in sorted(set(steps) - set(kept)):
-            path = _place(self._folder, step)
+            path = _place(self.folder, step)
             # renamed first: half a checkpoint must not bear the name of one
             gone = path.with_name(path.name + _PARTIAL)
             os.replace(path, gone)
@@ -249,7 +259,10 @@ def _write_manifest(folder: Path, step: int, leaves: dict[str, str]) -> None:
 
 
 def _damage(folder: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint, in a few words that name the file; None if it is sound."""
+    """What is wrong with a checkpoint, in a few words that name the file; None if it is sound.
+
+    What cannot be read at the moment may be sound: that is a `CheckpointError`, not damage.
+    """
     name = _MANIFEST
     try:
         record = json.loads((folder / name).read_bytes())
@@ -262,7 +275,10 @@ def _damage(folder: Path, step: int) -> str | None:
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:
-        return f"{name} cannot be read: {error.strerror}"
+        raise CheckpointError(
+            f"cannot read {name} of the checkpoint {folder}: {_reason(error)}; mend that, or "
+            "choose another folder"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{name} has changed since it was written"
     return None

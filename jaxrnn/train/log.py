@@ -1,16 +1,16 @@
-"""What a training run tells: lines of JSON, TensorBoard, and a bar on the terminal."""
+"""What a training run tells: lines of JSON, and TensorBoard."""
 
 import contextlib
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+BEGINNING = '{"step": '  # of every line, and so of every file that is a log
 
 
 class Log:
@@ -21,9 +21,14 @@ class Log:
     What is not a number in a line, NaN or infinite, is null.
 
     Args:
-        path: the file, or None for `history` alone.
+        path: the file, or None for `history` alone. What is no regular file is written to and
+            not read.
         tensorboard: a folder for TensorBoard, written by tensorboardX; None for none.
         step: updates made before.
+
+    Raises:
+        ValueError: the file is there and is no log.
+        OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Any = None, tensorboard: Any = None, *, step: int = 0) -> None:
@@ -31,20 +36,27 @@ class Log:
         self.history: list[dict[str, Any]] = []
         self._file = None
         if path is not None:
-            path = Path(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.history = [record for record in _records(path) if record["step"] <= step]
+            self._path = Path(path)
+            with _named(self._path):
+                self._open(step)
+
+    def _open(self, step: int) -> None:
+        path = self._path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() or not path.exists():
+            self.history += [record for record in _records(path) if record["step"] <= step]
             part = path.with_name(f".{path.name}.part")
             part.write_text("".join(map(_line, self.history)), encoding="utf-8")
             os.replace(part, path)
-            self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds the record of one step."""
+        """Adds the record of one step; raises `OSError` if the file takes no more."""
         self.history.append(record)
         if self._file is not None:
-            self._file.write(_line(record))
-            self._file.flush()
+            with _named(self._path):
+                self._file.write(_line(record))
+                self._file.flush()
         if self._board is not None:
             for name, value in record.items():
                 if name != "step" and isinstance(value, (int, float)):
@@ -54,68 +66,38 @@ class Log:
         """Closes what was opened."""
         for out in (self._file, self._board):
             if out is not None:
-                out.close()
+                with contextlib.suppress(OSError):  # what cannot be written was said at its line
+                    out.close()
 
 
 class Clock:
-    """Steps and tokens in a second, from one reading to the next."""
+    """Steps and tokens in a second, from one reading to the next, the first step not counted.
+
+    That one is compiled, and so is it for each new shape.
+    """
 
     def __init__(self) -> None:
-        self._last, self._steps, self._tokens = time.perf_counter(), 0, 0
+        self._last: float | None = None
+        self._steps, self._tokens = 0, 0
 
-    def count(self, tokens: Any) -> None:
+    def count(self, moment: float, tokens: Any) -> None:
         """One more step, with its real steps of sequences; None if they are not known."""
-        self._steps += 1
-        self._tokens += int(tokens or 0)
+        if self._last is None:
+            self._last = moment
+        else:
+            self._steps += 1
+            self._tokens += int(tokens or 0)
 
-    def read(self) -> dict[str, float]:
-        """Both speeds since the last reading, the second only if there were tokens."""
-        now = time.perf_counter()
-        passed = max(now - self._last, 1e-9)
+    def read(self, moment: float) -> dict[str, float]:
+        """Both speeds since the last reading, those that are known."""
+        if self._last is None or not self._steps:
+            return {}
+        passed = max(moment - self._last, 1e-9)
         speeds = {"steps_per_second": self._steps / passed}
         if self._tokens:
             speeds["tokens_per_second"] = self._tokens / passed
-        self._last, self._steps, self._tokens = now, 0, 0
+        self._last, self._steps, self._tokens = moment, 0, 0
         return {name: float(f"{speed:.4g}") for name, speed in speeds.items()}
-
-
-@contextlib.contextmanager
-def bar(shown: bool, total: int, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on stderr, if that is a terminal; yields `show(record)`, called after each line."""
-    drawn = _rich() if shown and sys.stderr.isatty() else None
-    if drawn is None:
-        yield lambda record: None
-        return
-    with drawn:
-        task = drawn.add_task("", total=total, completed=step)
-
-        def show(record: dict[str, Any]) -> None:
-            units = [unit for unit in ("steps", "tokens") if f"{unit}_per_second" in record]
-            speeds = [f"{_short(record[f'{unit}_per_second'])} {unit}/s" for unit in units]
-            text = " · ".join([f"loss {record['loss']:.4g}", *speeds])
-            drawn.update(task, completed=record["step"], description=text)
-
-        yield show
-
-
-def _rich() -> Any:
-    try:
-        from rich import progress
-        from rich.console import Console
-    except ImportError:  # training goes on without
-        return None
-    columns = (
-        progress.BarColumn(12),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.description}"),
-        progress.TimeRemainingColumn(compact=True),
-        progress.TextColumn("left"),
-    )  # short enough for 80 columns
-    return progress.Progress(*columns, console=Console(stderr=True))
-
-
-def _short(speed: float) -> str:
-    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
 
 
 def numbers(values: dict[str, Any]) -> dict[str, Any]:
@@ -124,16 +106,31 @@ def numbers(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file as far as they are whole."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    for line in lines:
+    """The lines of a file, without a last one that was cut off."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    *lines, rest = text.split("\n")
+    if not lines and not rest.startswith(BEGINNING[: len(rest)]):
+        lines = [rest]
+    for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line) if line.endswith("\n") else None
+            record = json.loads(line)
         except ValueError:
-            return
+            record = None
         if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            return
+            raise ValueError(
+                f"{path} is not a log of fit, line {number} is no record: choose another file"
+            )
         yield record
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """One error, with the path that the user gave."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot write the log {path}: {reason}; choose another file") from None
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -46,6 +46,16 @@ class Module:
         return nnx.merge(self.graph, trained, rest)
 
 
+def check_arrays(name: str, tree: PyTree) -> None:
+    """Raises `TypeError` at the first leaf that is neither an array nor a number."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} is a {type(leaf).__name__}, expected an array "
+                "or a number: leave it out, the loss may close over it"
+            )
+
+
 def parts_of(model: PyTree) -> Tree | Module:
     """How a model comes apart."""
     leaves = jax.tree.leaves(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))

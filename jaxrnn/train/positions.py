@@ -23,13 +23,6 @@ class Positions:
         return (self[position] for position in range(len(self)))
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """The value as an integer; raises if it is none or too small."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return operator.index(value)
-
-
 def place(position: Any) -> int:
     """A position as an integer; raises if it is counted from the end."""
     if operator.index(position) < 0:

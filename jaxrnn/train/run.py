@@ -1,7 +1,10 @@
 """What `fit` is made of: the state of a run, and the reading of its reports, one step late."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import functools
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from jaxrnn.cell import describe
 from jaxrnn.train import sharding
 from jaxrnn.train.log import Clock, numbers
-from jaxrnn.train.parts import parts_of
+from jaxrnn.train.parts import check_arrays, parts_of
 from jaxrnn.train.update import Report, State, Update, compiled, fresh, homes, skips
 
 AHEAD = 8  # updates that may wait for the device at most: their batches lie there already
@@ -43,11 +47,11 @@ class Fit:
 
 
 class NotFiniteError(FloatingPointError):
-    """Loss, gradients or updates were NaN or infinite; nothing of that step was applied.
+    """Something was NaN, or infinite where it may not be; nothing of that step was applied.
 
     step: the update that failed, counted from 1. position: of its batch, counted from 0.
     path: the first leaf concerned, in the order of the tree; None if it is the loss alone.
-    checkpoint: the step of the last checkpoint of this run; None if there is none.
+    checkpoint: the step of the last checkpoint that was written; None if there is none.
     fit: a `Fit` of the steps before, with the model and the optimizer as they were.
     """
 
@@ -57,6 +61,10 @@ class NotFiniteError(FloatingPointError):
         super().__init__(sentence)
         self.step, self.position, self.path = position + 1, position, path
         self.checkpoint, self.fit = checkpoint, fit
+
+    def __reduce__(self) -> tuple:
+        kept = {name: getattr(self, name) for name in ("position", "path", "checkpoint", "fit")}
+        return functools.partial(NotFiniteError, **kept), self.args
 
 
 class Best(NamedTuple):
@@ -84,13 +92,19 @@ class Run:
         optimizer: Any,
         key: Array | None,
         carry: PyTree,
+        checkpoints: Any,
         *,
         data_parallel: bool,
         evaluated: bool,
     ) -> None:
-        self._parts, self._batches = parts_of(model), batches
+        check_arrays("model", model)
+        check_arrays("carry", carry)
+        self._parts, self._batches, self._checkpoints = parts_of(model), batches, checkpoints
         self._mesh = sharding.mesh(data_parallel)
-        self.step, self.saved = 0, None
+        self.step, self.aside = 0, 0.0
+        self._saved: int | None = None
+        self._written: int | None = None
+        self._lost: Exception | None = None
         trained, rest = self._parts.split(model)
         with jax.numpy_dtype_promotion("standard"):  # as Optax needs
             optimizer_state = optimizer.init(trained)
@@ -102,7 +116,7 @@ class Run:
             Update(loss, optimizer, self._parts, carried, self._lenient, self._mesh)
         )
         parts = self._copy() if evaluated else None
-        self.best = Best(np.float32(np.nan), np.int32(0), np.int32(0), parts)
+        self._best = self._chosen = Best(np.float32(np.nan), np.int32(0), np.int32(0), parts)
 
     def _begin(self, state: State) -> None:
         self.state = sharding.put(fresh(state), homes(state, self._mesh))
@@ -113,58 +127,100 @@ class Run:
 
     def advance(self) -> Report:
         """Makes the next update, or rather has the device make it."""
-        batch = self._batches[self.step]
-        batch = sharding.put(batch, sharding.by_rows(batch, self._mesh))
+        batch = sharding.put_rows(self._batches[self.step], self._mesh)
         begins = np.bool(self.step % len(self._batches) == 0)
         self.state, report = self._update(self.state, batch, self._key, self._start, begins)
         self.step += 1
         return report
 
-    def judge(self, evaluate: Callable, metric: str, lowest: bool) -> dict[str, float]:
-        """Evaluates the model and keeps it if it is the best so far."""
-        parts = self._copy()
-        values = {name: float(value) for name, value in evaluate(self._parts.merge(*parts)).items()}
-        if metric not in values:
-            raise ValueError(f"evaluate must return {metric!r}, the metric; got {sorted(values)}")
+    def judge(
+        self, evaluate: Callable, metric: str, lowest: bool, lasting: bool
+    ) -> dict[str, float]:
+        """Evaluates the model and keeps it if it is the best so far.
+
+        lasting: whether checkpoints are to know. They are not where it is done only because the run
+        ends, so that one that is made longer goes on as if it had never ended there.
+        """
+        with self._aside():
+            parts = self._copy()
+            values = _scalars(evaluate(self._parts.merge(*parts)), metric)
         # in single precision always, so that nothing is lost in a checkpoint
-        value, best = np.float32(values[metric]), self.best
+        value, best = np.float32(values[metric]), self._best
         better = value < best.value if lowest else value > best.value
         if better or (best.step == 0 and not np.isnan(value)):
-            self.best = Best(value, np.int32(self.step), np.int32(0), parts)
+            self._chosen = Best(value, np.int32(self.step), np.int32(0), parts)
         else:
-            self.best = best._replace(stale=np.int32(best.stale + 1))
+            self._chosen = best._replace(stale=np.int32(best.stale + 1))
+        if lasting:
+            self._best = self._chosen
         return {f"evaluate/{name}": value for name, value in values.items()}
 
     def patient(self, patience: int | None) -> bool:
         """Whether evaluations without a better one are still fewer than that."""
-        return patience is None or int(self.best.stale) < patience
+        return patience is None or int(self._best.stale) < patience
 
-    def save(self, checkpoints: Any) -> None:
+    def save(self) -> None:
         """Hands over all that a run needs to go on."""
-        everywhere = sharding.replicated(self._mesh)  # rows of other processes are saved here, too
-        state = self.state._replace(carry=sharding.put(self.state.carry, everywhere))
-        checkpoints.save(self.step, {"state": state, "best": self.best})
-        self.saved = self.step
+        with self._aside():
+            everywhere = sharding.replicated(self._mesh)  # rows of other processes are saved, too
+            state = self.state._replace(carry=sharding.put(self.state.carry, everywhere))
+            self._checkpoints.save(self.step, {"state": state, "best": self._best})
+            # which waits for the one before
+            self._written, self._saved = self._saved, self.step
 
-    def finish(self, checkpoints: Any) -> None:
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What is done here is no training: its seconds are counted apart."""
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def settling(self) -> Iterator[None]:
+        """Whatever ends a run, it ends after the checkpoint in flight has arrived."""
+        try:
+            yield
+        except BaseException as error:
+            self._settle()
+            if self._lost is not None:
+                error.add_note(str(self._lost))
+            raise
+
+    def _settle(self) -> None:
+        try:
+            if self._checkpoints is not None:
+                self._checkpoints.wait()
+            self._written = self._saved
+        except Exception as error:
+            self._lost, self._saved = error, self._written
+
+    def finish(self) -> None:
         """Returns when the last state is saved for every process to find."""
-        if self.saved != self.step:
-            self.save(checkpoints)
-        checkpoints.wait()
+        if self._checkpoints is None:
+            return
+        if self._saved != self.step:
+            self.save()
+        self._checkpoints.wait()
         sharding.meet(self._mesh)
 
-    def restore(self, checkpoints: Any) -> None:
-        """Goes on from the newest checkpoint, if there is one."""
-        found = checkpoints.restore({"state": self.state, "best": self.best})
+    def restore(self) -> bool:
+        """Goes on from the newest checkpoint, and tells whether there is one."""
+        if self._checkpoints is None:
+            return False
+        try:
+            found = self._checkpoints.restore({"state": self.state, "best": self._best})
+        except ValueError as error:
+            raise _with_cause(error) from None
         if found is not None:
             self.step, kept = int(found[0]), found[1]
-            self.saved = self.step
+            self._saved = self._written = self.step
             self._begin(State(*kept["state"]))
-            self.best = kept["best"]
+            self._best = self._chosen = kept["best"]
+        return found is not None
 
     def result(self, history: list[dict[str, Any]], stopped: str) -> Fit:
         """The record of the run so far."""
-        last, best = self._copy(), self.best
+        last, best = self._copy(), self._chosen
         found = best.step > 0
         return Fit(
             model=self._parts.merge(*(best.parts if found else last)),
@@ -179,66 +235,139 @@ class Run:
 
     def failure(self, position: int, report: Report, history: list) -> NotFiniteError:
         """What to raise on a report of what is not finite; the state is that of the step before."""
-        paths = jax.tree_util.tree_leaves_with_path(self.state.trained)
-        names = [jax.tree_util.keystr(path) for path, _ in paths]
-        what, path = [], None
-        if not report.finite.loss:
-            what.append(f"the loss is {report.numbers['loss']}")
-        for kind in ("gradients", "updates"):
-            flags = getattr(report.finite, kind)
+        report = jax.device_get(report)
+        what = [] if report.finite.loss else [f"the loss is {report.numbers['loss']}"]
+        trees = dict(gradients=self.state.trained, updates=self.state.trained)
+        trees |= dict(carry=self.state.carry, variables=self.state.rest)
+        path = None
+        for kind, tree in trees.items():
+            names, flags = _paths(tree), getattr(report.finite, kind)
             bad = [name for name, finite in zip(names, flags, strict=True) if not finite]
             if bad and path is None:
                 path = bad[0]
-                what.append(
-                    f"the {kind[:-1]} of {path} is not finite ({len(bad)} of {len(names)} leaves)"
-                )
-        what += [
-            f"the batch itself is not finite at {name}"
-            for name in _not_finite(self._batches[position])
-        ]
-        saved = "" if self.saved is None else f", the last checkpoint is of step {self.saved}"
+                what.append(f"{_KINDS[kind].format(path)} ({len(bad)} of {len(names)} leaves)")
+        spoilt = _not_finite(self._batches[position])
+        what += [f"the batch itself is not finite at {name}" for name in spoilt]
+        self._settle()
+        saved = f", the last checkpoint is of step {self._written}"
         return NotFiniteError(
             f"step {position + 1}, batches[{position}]: {'; '.join(what)}. Nothing of it was "
-            f"applied: the model before is error.fit.last{saved}. Lower the learning rate, clip "
-            "gradients, or skip such steps by optax.apply_if_finite",
+            f"applied: the model before is error.fit.last{'' if self._written is None else saved}. "
+            f"{_cure(report, spoilt)}",
             position=position,
             path=path,
-            checkpoint=self.saved,
+            checkpoint=self._written,
             fit=self.result(history, "not finite"),
         )
+
+
+_KINDS = {
+    "gradients": "the gradient of {} is not finite",
+    "updates": "the update of {} is not finite",
+    "carry": "the carry became NaN at {}",
+    "variables": "the variable {} became NaN",
+}
+
+
+def _cure(report: Report, spoilt: list[str]) -> str:
+    if spoilt:
+        return "Mend that batch, or skip such steps by optax.apply_if_finite"
+    if report.finite.loss and report.finite.gradients.all() and report.finite.updates.all():
+        return "Look at what the loss makes of it there: nothing else is wrong yet"
+    return (
+        "Lower the learning rate, clip gradients, or skip such steps by optax.apply_if_finite; a "
+        "token or class that does not exist is NaN, too"
+    )
+
+
+class Pending(NamedTuple):
+    """The report of an update, whether it is wanted as a record, and when it was made."""
+
+    step: int
+    report: Report
+    wanted: bool
+    moment: float
 
 
 class Reports:
     """Reads what updates report, one step late, so that the device has the next one to do."""
 
-    def __init__(self, run: Run, history: list[dict[str, Any]]) -> None:
-        self._run, self._history, self._clock = run, history, Clock()
-        self._pending: list[tuple[int, Report, bool]] = []
+    def __init__(self, run: Run) -> None:
+        self._run, self._clock = run, Clock()
+        self._pending: list[Pending] = []
 
     def add(self, report: Report, wanted: bool) -> None:
         """The report of the last update; whether it is wanted as a record."""
-        self._pending.append((self._run.step, report, wanted))
+        moment = time.perf_counter() - self._run.aside
+        self._pending.append(Pending(self._run.step, report, wanted, moment))
 
-    def read(self, late: bool) -> list[dict[str, Any]]:
+    def read(self, late: bool) -> tuple[list[dict[str, Any]], Pending | None]:
         """The records that were wanted; if late, of all but the last update, and not always.
 
-        Raises:
-            NotFiniteError: an update was not sound.
+        And the first update that was not sound, if there is one; the records are of those before.
         """
         before = self._pending[:-1] if late else self._pending
-        if late and len(before) < AHEAD and not any(wanted for *_, wanted in before):
-            return []
+        if late and len(before) < AHEAD and not any(one.wanted for one in before):
+            return [], None
         self._pending = self._pending[len(before) :]
+        unsound = None
+        if not jax.device_get(before[-1].report.sound):  # which it stays, once it is
+            sound = jax.device_get([one.report.sound for one in before])
+            first = int(np.argmin(sound))
+            unsound, before = before[first], before[:first]
+        return self._records(before), unsound
+
+    def _records(self, before: list[Pending]) -> list[dict[str, Any]]:
         records = []
-        reports = jax.device_get([report for _, report, _ in before])
-        for (step, _, wanted), report in zip(before, reports, strict=True):
-            if not report.sound:
-                raise self._run.failure(step - 1, report, self._history)
-            self._clock.count(report.tokens)
-            if wanted:
-                first = {"step": step, "loss": None, "gradient_norm": None}  # in this order
-                records.append(first | numbers(report.numbers) | self._clock.read())
+        tokens = jax.device_get([one.report.tokens for one in before])
+        for one, count in zip(before, tokens, strict=True):
+            self._clock.count(one.moment, count)
+            if one.wanted:
+                first = {"step": one.step, "loss": None, "gradient_norm": None}  # in this order
+                told = numbers(jax.device_get(one.report.numbers))
+                records.append(first | told | self._clock.read(one.moment))
         return records
+
+
+def _scalars(values: Any, metric: str) -> dict[str, float]:
+    """What the user's evaluation returned, as floats."""
+    if not isinstance(values, dict):
+        raise TypeError(
+            f"evaluate must return a dict of floats, such as {{{metric!r}: 0.5}}, got "
+            f"{describe(values)}"
+        )
+    for name, value in values.items():
+        if np.ndim(value) != 0:
+            raise TypeError(
+                f"evaluate must return a dict of floats, but {name!r} has shape {np.shape(value)}: "
+                "reduce it to one number"
+            )
+    if metric not in values:
+        raise ValueError(f"evaluate must return {metric!r}, the metric; got {sorted(values)}")
+    return {name: float(value) for name, value in values.items()}
+
+
+def _with_cause(error: ValueError) -> ValueError:
+    """The error of a template that does not fit, with the argument of `fit` that makes it so."""
+    text = str(error)
+    absent = " is not in the checkpoint" in text or "and not in the template" in text
+    for part, argument in {"['best'].parts": "evaluate", "['state'].carry": "carry"}.items():
+        if absent and f"state{part}" in text:
+            return ValueError(
+                f"{text}. One run was given `{argument}` and the other was not: it cannot be added "
+                "or left out midway"
+            )
+    return error
+
+
+def _paths(tree: PyTree) -> list[str]:
+    """Of each floating leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        jax.tree_util.keystr(path)
+        for path, leaf in leaves
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
 
 
 def _not_finite(batch: PyTree) -> list[str]:

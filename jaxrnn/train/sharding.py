@@ -47,6 +47,8 @@ def by_rows(tree: PyTree, over: Mesh) -> PyTree:
 
 def put(tree: PyTree, shardings: PyTree) -> PyTree:
     """Arrays, the same in every process, to where they belong; each takes what its devices need."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
 
     def one(leaf: Any, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_addressable or not getattr(leaf, "is_fully_addressable", True):
@@ -61,6 +63,14 @@ def put(tree: PyTree, shardings: PyTree) -> PyTree:
     return jax.tree.map(
         lambda s, part: jax.tree.map(lambda leaf: one(leaf, s), part), shardings, tree
     )
+
+
+def put_rows(batch: PyTree, over: Mesh) -> PyTree:
+    """A batch to where its rows belong; to a single device, compiled code takes it by itself."""
+    leaves = jax.tree.leaves(batch)
+    if over.size == 1 and not any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return batch
+    return put(batch, by_rows(batch, over))
 
 
 def local(tree: PyTree) -> PyTree:

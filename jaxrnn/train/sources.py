@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from jaxrnn.train.positions import Positions, place, whole
+from jaxrnn.cell import whole
+from jaxrnn.train.positions import Positions, place
 
 
 class Windows(Positions):
@@ -83,6 +84,9 @@ class Prefetched(Positions):
 
     Each position is the batch that it was. Asked in order, as `fit` does, the next ones are on
     their way; asked for another, it starts there.
+
+    Each worker imports the script that was run: with workers, what a script does must stand under
+    `if __name__ == "__main__":`, or they would do it, too.
 
     Args:
         batches: anything with a length and `batches[position]` that can be pickled if there are

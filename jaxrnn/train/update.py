@@ -16,6 +16,8 @@ from jaxrnn.cell import describe
 from jaxrnn.train import sharding
 from jaxrnn.train.parts import Module, Tree
 
+RESERVED = ("step", "loss", "gradient_norm", "steps_per_second", "tokens_per_second")
+
 
 class State(NamedTuple):
     """All that an update needs of the ones before, and all that a checkpoint has to hold.
@@ -36,11 +38,17 @@ class State(NamedTuple):
 
 
 class Finite(NamedTuple):
-    """Whether the loss, and each leaf of gradients and of updates, is finite."""
+    """Whether the loss, and each leaf of gradients and of updates, is finite.
+
+    carry, variables: of each floating leaf of the carry, and of what is not trained, False where
+        it holds NaN and held none before. Infinity is a beginning as good as any for a maximum.
+    """
 
     loss: Bool[Array, ""]
     gradients: Bool[Array, " leaves"]
     updates: Bool[Array, " leaves"]
+    carry: Bool[Array, " leaves"]
+    variables: Bool[Array, " leaves"]
 
 
 class Report(NamedTuple):
@@ -59,14 +67,23 @@ class Report(NamedTuple):
 
 def fresh(tree: PyTree) -> PyTree:
     """A copy that shares no memory and is not weakly typed, so that updates may reuse it."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=leaf.dtype, copy=True), tree)
+
+    def one(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return jnp.array(leaf, dtype=leaf.dtype, copy=True)
+
+    return jax.tree.map(one, tree)
 
 
 def skips(optimizer_state: PyTree) -> bool:
     """Whether the optimizer itself deals with what is not finite."""
-    kinds = (optax.ApplyIfFiniteState, optax.ZeroNansState)
-    leaves = jax.tree.leaves(optimizer_state, is_leaf=lambda leaf: isinstance(leaf, kinds))
-    return any(isinstance(leaf, kinds) for leaf in leaves)
+
+    def one(leaf: Any) -> bool:
+        if isinstance(leaf, optax.MultiStepsState):  # what `optax.skip_not_finite` leaves in it
+            return isinstance(leaf.skip_state, dict) and "num_not_finite" in leaf.skip_state
+        return isinstance(leaf, (optax.ApplyIfFiniteState, optax.ZeroNansState))
+
+    return any(one(leaf) for leaf in jax.tree.leaves(optimizer_state, is_leaf=one))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,20 +119,27 @@ class Update:
         told = dict(value=value, grad=gradients, value_fn=again)
         told |= _found(batch, ("xs", "lengths", "resets"))  # for a monitor, and so is the carry
         told |= {"carry": before} if self.carried else {}
-        with jax.numpy_dtype_promotion("standard"):  # Optax multiplies floats by integers
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats with integers and floats
             updates, optimizer_state = optax.with_extra_args_support(self.optimizer).update(
                 gradients, state.optimizer, state.trained, **told
             )
-        finite = Finite(jnp.isfinite(value), _finite(gradients), _finite(updates))
+            trained = optax.apply_updates(state.trained, updates)
+            norm = optax.tree.norm(gradients)
+        harm = _harm(carry, before), _harm(rest, state.rest)
+        finite = Finite(
+            jnp.isfinite(value), _finite(gradients), _finite(updates), harm[0] < 2, harm[1] < 2
+        )
+        good = finite.loss & finite.gradients.all()
         sound = state.sound & finite.updates.all()
-        if not self.lenient:
-            sound &= finite.loss & finite.gradients.all()
-        # what a skipped step leaves behind must not spoil the next one either
-        carry, rest = _choose(_finite((carry, rest)).all(), (carry, rest), (before, state.rest))
-        trained = optax.apply_updates(state.trained, updates)
+        if self.lenient:
+            # what a skipped step leaves behind must not spoil the next one either
+            unspoilt = good | (jnp.concatenate(harm) == 0).all()
+            carry, rest = _choose(unspoilt, (carry, rest), (before, state.rest))
+        else:
+            sound &= good & finite.carry.all() & finite.variables.all()
         after = State(state.step + 1, trained, rest, optimizer_state, carry, sound)
         after = _choose(sound, after, state)._replace(sound=sound)
-        numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradients), **metrics}
+        numbers = {"loss": value, "gradient_norm": norm, **metrics}
         report = Report(numbers | _monitored(optimizer_state), _tokens(batch), finite, sound)
         places = (homes(after, self.mesh), sharding.replicated(self.mesh))
         return jax.lax.with_sharding_constraint((after, report), places)
@@ -131,7 +155,9 @@ class Update:
             # the carry is a number here, not a function of the model: the gradient ends at it
             out = self.loss(model, batch, key, *([before] if self.carried else []))
             value, carry, metrics = _read(out, before, self.carried)
-            return value, (carry, self.parts.split(model)[1], metrics)
+            rest = self.parts.split(model)[1]
+            _check_variables(rest, state.rest)
+            return value, (carry, rest, metrics)
 
         (value, extra), gradients = jax.value_and_grad(objective, has_aux=True)(state.trained)
         gradients = jax.tree.map(jnp.conj, gradients)  # of complex leaves: the way up
@@ -157,30 +183,63 @@ def _compiled(update: Update) -> Callable:
     return jax.jit(update, donate_argnums=0)
 
 
-def _read(out: Any, carry: PyTree, carried: bool) -> tuple[Array, PyTree, dict]:
-    value, extra = out if isinstance(out, tuple) else (out, {})
-    if not carried:
-        after, metrics = None, extra
-    elif jax.tree.structure(extra) == jax.tree.structure(carry):
+def _read(out: Any, carry: PyTree, carried: bool) -> tuple[Any, PyTree, dict]:
+    """The loss, the carry and the metrics in what the user's function returned."""
+    value, extra = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
+    after: Any = None
+    metrics: Any = extra
+    if carried and jax.tree.structure(extra) == jax.tree.structure(carry):
         after, metrics = extra, {}
-    elif isinstance(extra, tuple) and len(extra) == 2 and isinstance(extra[1], dict):
+    elif carried:
+        if not (isinstance(extra, tuple) and len(extra) == 2 and isinstance(extra[1], dict)):
+            raise ValueError(
+                "with a carry the loss must return (value, carry) or (value, (carry, metrics)), "
+                f"the carry like the one it got, {describe(carry)}; got {describe(out)}"
+            )
         after, metrics = extra
-    else:
-        raise ValueError(
-            "with a carry the loss must return (value, carry) or (value, (carry, metrics)), the "
-            f"carry like the one it got, {jax.tree.structure(carry)}; got {jax.tree.structure(out)}"
-        )
     if describe(after) != describe(carry):
         raise ValueError(
             f"the loss must return a carry like the one it got, {describe(carry)}, "
             f"got {describe(after)}"
         )
-    if jnp.shape(value) or not isinstance(metrics, dict):
+    if not _is_number(value, jnp.floating) or not isinstance(metrics, dict):
         raise ValueError(
-            "the loss must return a scalar, or a scalar and a dict of metrics, got "
-            f"shape {jnp.shape(value)} and {type(metrics).__name__}"
+            "the loss must return a scalar, or a scalar and a dict of metrics, the scalar "
+            f"floating; got {describe(out)}"
         )
+    _check_metrics(metrics)
     return value, after, metrics
+
+
+def _check_metrics(metrics: dict) -> None:
+    for name, value in metrics.items():
+        if name in RESERVED or str(name).startswith(("evaluate/", "monitor/")):
+            raise ValueError(f"a metric may not be called {name!r}: fit tells of that itself")
+        if not any(_is_number(value, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            raise ValueError(
+                f"metrics must be real scalars, but {name!r} is {describe(value)}: reduce it in "
+                "the loss, or leave it out"
+            )
+
+
+def _check_variables(after: PyTree, before: PyTree) -> None:
+    new, old = (
+        {jax.tree_util.keystr(path): describe(leaf) for path, leaf in paths}
+        for paths in map(jax.tree_util.tree_leaves_with_path, (after, before))
+    )
+    for name in [*old, *new]:
+        was, became = old.get(name, "absent"), new.get(name, "absent")
+        if was != became:
+            raise ValueError(
+                f"the loss must leave variables as they are but for their numbers: {name} was "
+                f"{was} and became {became}; cast it there, or begin with that"
+            )
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    if not isinstance(value, (bool, int, float)) and getattr(value, "shape", None) != ():
+        return False
+    return bool(jnp.issubdtype(jnp.result_type(value), kind))
 
 
 def _choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
@@ -188,8 +247,22 @@ def _choose(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 
 
 def _finite(tree: PyTree) -> Bool[Array, " leaves"]:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves], bool)
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in _inexact(tree)], bool)
+
+
+def _inexact(tree: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+def _harm(new: PyTree, old: PyTree) -> Int[Array, " leaves"]:
+    """Of each floating leaf: 2 if NaN came into it, 1 if infinity did, 0 if it is no worse."""
+
+    def one(leaf: Array) -> Array:
+        infinite = jnp.where(jnp.isinf(leaf).any(), 1, 0)
+        return jnp.where(jnp.isnan(leaf).any(), 2, infinite)
+
+    now, before = (jnp.array([one(leaf) for leaf in _inexact(tree)], int) for tree in (new, old))
+    return jnp.where(now > before, now, 0)
 
 
 def _found(batch: PyTree, names: tuple[str, ...]) -> dict[str, Any]:
@@ -201,8 +274,11 @@ def _found(batch: PyTree, names: tuple[str, ...]) -> dict[str, Any]:
 
 def _tokens(batch: PyTree) -> Any:
     for lengths in _found(batch, ("lengths", "length")).values():
-        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(lengths))
-    return next((tokens.size for tokens in _found(batch, ("tokens",)).values()), None)
+        counts = [a for a in jax.tree.leaves(lengths) if jnp.issubdtype(a.dtype, jnp.integer)]
+        if counts:  # a feature may bear that name, too
+            return sum(jnp.sum(leaf) for leaf in counts)
+    tokens = _found(batch, ("tokens",)).get("tokens")
+    return getattr(tokens, "size", None)
 
 
 def _monitored(optimizer_state: PyTree) -> dict[str, Array]:
