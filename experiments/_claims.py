@@ -48,6 +48,8 @@ def conduct(
         seconds = time.perf_counter() - began
         common.write_json(path, dict(experiment=name, **about, seconds=seconds, **found))
     result = common.read_json(config.redraw or path, name)
+    if "verdicts" not in result:
+        raise UsageError(f"{config.redraw} holds no verdicts: measure again, without --from")
     show(result)
     for verdict in result["verdicts"]:
         print(sentence(verdict))
@@ -69,7 +71,7 @@ def at_least(config: Any, **least: float) -> None:
 def one_of(flag: str, got: Sequence[str], known: Sequence[str]) -> None:
     """Raises if a list of names is empty, repeats itself or has one that is not known."""
     if not got or len(set(got)) < len(got) or not set(got) <= set(known):
-        raise UsageError(f"{flag} takes one or more of {', '.join(known)}, each once")
+        raise UsageError(f"{flag} takes one or more of {', '.join(map(repr, known))}, each once")
 
 
 def deviation(values: Any) -> float:

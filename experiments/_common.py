@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from rich.table import Table
 Config = TypeVar("Config")
 Item = TypeVar("Item")
 Output = TypeVar("Output")
+QUIET = 30.0  # seconds between two lines of progress where there is no terminal to draw on
 
 
 class UsageError(Exception):
@@ -40,6 +42,7 @@ def main(
     description = re.sub(r"\n+(?=\S+.*\n    )", "\n\n", sys.modules[run.__module__].__doc__ or "")
     config = tyro.cli(
         config_class,
+        prog=_command(),
         args=arguments,
         description=description,
         config=(tyro.conf.FlagCreatePairsOff,),
@@ -50,8 +53,18 @@ def main(
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)
+        print("stopped: no result was written", file=sys.stderr)
         raise SystemExit(130) from None
+    except BrokenPipeError:  # whoever read what is printed has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _command() -> str | None:
+    """How the experiment was started, for its help."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = getattr(spec, "name", "")
+    return f"python -m {name}" if name.startswith("experiments.") else None
 
 
 @contextlib.contextmanager
@@ -159,7 +172,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """A table: first column to the left, the others to the right; an empty row is a rule."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0)
+        cells = [len(row[i]) for row in rows if row]
+        # on a narrow terminal the first column gives way, but does not vanish
+        least = min(max(cells, default=0), 12) if i == 0 else None
+        table.add_column(
+            column, justify="left" if i == 0 else "right", no_wrap=i > 0, min_width=least
+        )
     for row in rows:
         if row:
             table.add_row(*row)
@@ -170,7 +188,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 @contextlib.contextmanager
 def progress(total: float) -> Iterator[Callable[[float, str], None]]:
-    """A bar on stderr; yields `advance(by, what has just been done)`.
+    """A bar on stderr, or a line now and then; yields `advance(by, what has just been done)`.
 
     Once the block is left, by an error or by Ctrl-C, `advance` raises, which ends the threads that
     still call it.
@@ -178,13 +196,18 @@ def progress(total: float) -> Iterator[Callable[[float, str], None]]:
     columns = (BarColumn(40), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
     text = TextColumn("{task.description}")
     left = threading.Event()
-    with Progress(*columns, text, console=console(error=True), transient=True) as bar:
+    seen = console(error=True)
+    due = [time.monotonic() + QUIET]
+    with Progress(*columns, text, console=seen, transient=True) as bar:
         task = bar.add_task("", total=total)
 
         def advance(by: float, what: str) -> None:
             if left.is_set():
                 raise RuntimeError("the run was stopped")
             bar.update(task, advance=by, description=what)
+            if not (seen.is_terminal or seen.is_jupyter) and time.monotonic() >= due[0]:
+                due[0] = time.monotonic() + QUIET
+                seen.print(f"{bar.tasks[0].percentage:.0f} % {what}")
 
         try:
             yield advance

@@ -15,7 +15,7 @@ from jaxrnn import models
 BAGS = ("bag of words", "bag of words, two layers")
 TWO_WAYS = "bidirectional LSTM"
 RECURRENT = ("Elman", "GRU", f"{TWO_WAYS}, maximum", TWO_WAYS)
-OUT_OF_ORDER = f"{TWO_WAYS}, taught out of order"
+OUT_OF_ORDER = f"{TWO_WAYS}, taught out of order (control)"
 
 
 def loss(model: Any, batch: dict[str, Any], key: Any) -> jax.Array:

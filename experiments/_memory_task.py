@@ -64,6 +64,7 @@ class Training:
 
     def check(self) -> None:
         """Raises if a number makes no sense."""
+        claims.at_least(self, learning_rate=0, seed=0)
         claims.at_least(self, hidden_size=1, batch=1, every=1, updates=self.every, seeds=1)
         claims.one_of("--cells", self.cells, tuple(CELLS))
 
@@ -85,8 +86,13 @@ def lesson(config: Training, cell: str, task: Task) -> Lesson:
     )
 
 
-def measure(config: Training, tasks: Mapping[int, Task], lag: Callable[[int], int]) -> dict:
-    """All cells on all tasks: a row each, with one entry for each seed; an LSTM from inside."""
+def measure(
+    config: Training, tasks: Mapping[int, Task], lag: Callable[[int], int], goal: str
+) -> dict:
+    """All cells on all tasks: a row each, with one entry for each seed; an LSTM from inside.
+
+    lag: from the length to the lag that counts. goal: what a network reaches that has learned it.
+    """
     inside: dict[int, dict] = {}
     jobs = [
         (length, cell, config.seed + i)
@@ -116,7 +122,12 @@ def measure(config: Training, tasks: Mapping[int, Task], lag: Callable[[int], in
         row = rows.setdefault((length, cell), dict(length=length, cell=cell, lag=lag(length)))
         for name, value in done[index].items():
             row.setdefault(name, []).append(value)
-    return dict(rows=list(rows.values()), inside=inside.get(min(tasks)))
+    found = list(rows.values())
+    return dict(
+        rows=found,
+        inside=inside.get(min(tasks)),
+        verdicts=verdicts(found, config.cells, goal, {n: t.baseline for n, t in tasks.items()}),
+    )
 
 
 def _record(what: Lesson, found: Learned, lag: int) -> dict:
@@ -156,6 +167,15 @@ def _inside_of(what: Lesson, params: Any) -> dict:
 def solved(row: dict) -> int:
     """How many seeds reached the goal."""
     return int(np.isfinite(np.array(row["sequences"], float)).sum())
+
+
+def verdicts(
+    rows: Sequence[dict], cells: Sequence[str], goal: str, baselines: dict[int, float]
+) -> list[dict]:
+    """Whether LSTM and GRU learn it, and Elman's network does not; of those that were trained."""
+    gated = [cell for cell in ("LSTM", "GRU") if cell in cells]
+    found = all_solve(rows, gated, goal), stays(rows, "Elman", baselines)
+    return [verdict for verdict in found if verdict]
 
 
 def all_solve(rows: Sequence[dict], cells: Sequence[str], goal: str) -> dict | None:
@@ -233,8 +253,14 @@ def _range(values: np.ndarray) -> str:
 # what is drawn
 
 
-def draw(result: dict, baselines: dict[int, float], goal: float, marks: Callable) -> Figure:
-    """Held-out loss over sequences seen, gradients over lag, sequences over T, an LSTM inside."""
+def draw(
+    result: dict, name: str, baselines: dict[int, float], marks: Callable, what: str
+) -> Figure:
+    """Held-out loss over sequences seen, gradients over lag, sequences over T, an LSTM inside.
+
+    marks: from the inputs of a sequence to the steps that count; what: what these are.
+    """
+    goal = result["config"]["goal"]
     rows, lengths = result["rows"], sorted(baselines)
     several = len(lengths) > 1
     figure = Figure(figsize=(13, 9 if several or result.get("inside") else 5), layout="constrained")
@@ -248,7 +274,8 @@ def draw(result: dict, baselines: dict[int, float], goal: float, marks: Callable
         _over_length(figure.add_subplot(grid[1, 0]), rows, colours)
     if inside:
         place = grid[1, 1] if several else grid[1, :]
-        _inside(figure, place, {k: np.array(v) for k, v in inside.items()}, marks)
+        _inside(figure, place, {k: np.array(v) for k, v in inside.items()}, marks, what)
+    figure.suptitle(name, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
@@ -310,12 +337,16 @@ def _over_length(axes: Axes, rows: Sequence[dict], colours: dict) -> None:
     axes.set_xlim(0.9 * lengths[0], 1.1 * lengths[-1])
     axes.set_xlabel("T, steps")
     axes.set_ylabel("thousands of sequences until solved")
-    axes.set_yscale("log")
+    if any(map(solved, rows)):
+        axes.set_yscale("log")
+    else:  # what is nowhere has no logarithm
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "none has learned it", transform=axes.transAxes, ha="center")
     axes.set_title("What it takes (no dot: not solved)", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _inside(figure: Figure, place: Any, inside: dict, marks: Callable) -> None:
+def _inside(figure: Figure, place: Any, inside: dict, marks: Callable, what: str) -> None:
     steps = marks(inside["xs"])
     c = inside["c"]
     before = np.concatenate([np.zeros((1, c.shape[1])), c[:-1]])
@@ -323,10 +354,10 @@ def _inside(figure: Figure, place: Any, inside: dict, marks: Callable) -> None:
     order = np.argsort(-np.abs(c - before)[steps].max(0))
     column = place.subgridspec(3, 1, hspace=0.08)
     top = figure.add_subplot(column[0])
-    for unit, colour in zip(order, plot.COLOURS[:5], strict=False):
-        top.plot(c[:, unit], color=colour, linewidth=1.2)
+    for unit, grey in zip(order, np.linspace(0, 0.7, 5), strict=False):
+        top.plot(c[:, unit], color=str(grey), linewidth=1.2)
     top.set_ylabel("$c_t$\nfive units", fontsize=9)
-    top.set_title("Inside an LSTM that has learned it (dotted: what counts)", loc="left")
+    top.set_title(f"Inside an LSTM after training, T = {len(c)} (dotted: {what})", loc="left")
     top.spines[["top", "right"]].set_visible(False)
     panels = [top]
     for name in ("input", "forget"):

@@ -1,6 +1,7 @@
 """Text for experiments: reading it, turning characters into numbers, and counting baselines."""
 
 import codecs
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,11 @@ class Alphabet(NamedTuple):
         """The numbers of all characters of a text."""
         number = {character: i for i, character in enumerate(self.characters)}
         return np.fromiter((number.get(c, self.rest) for c in text), np.int32, len(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of these numbers; what shares one number is "�"."""
+        letters = (*self.characters, "�")
+        return "".join(letters[i] for i in ids)
 
 
 def read_text(path: Path | None, encoding: str = "utf-8") -> Text:

@@ -31,6 +31,7 @@ import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.stats import spearmanr
 
 import jaxrnn
@@ -121,6 +122,7 @@ QUICK: dict[str, Any] = dict(
 def run(config: Config) -> dict:
     """Trains, prints the table and the verdict, writes JSON and figure."""
     config = common.sized(config, QUICK)
+    claims.at_least(config, learning_rate=0, seed=0)
     claims.at_least(config, steps=2, hidden_size=1, batch=1, every=1, updates=config.every, seeds=1)
     claims.one_of("--kinds", config.kinds, tuple(KINDS))
     if len(config.kinds) < 3:
@@ -194,10 +196,10 @@ def rank_correlation(rows: list[dict], steps: int) -> dict:
     draws = np.random.default_rng(0).integers(0, len(rows), (RESAMPLES, len(rows)))
     varied = [d for d in draws if len({*across[d]}) > 1 and len({*up[d]}) > 1]
     if not varied or len({*across}) == 1 or len({*up}) == 1:
-        return dict(rho=math.nan, low=math.nan, high=math.nan)
+        return dict(rho=math.nan, low=math.nan, high=math.nan, dots=len(rows))
     resampled = [_rho(across[d], up[d]) for d in varied]
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return dict(rho=_rho(across, up), low=float(low), high=float(high))
+    return dict(rho=_rho(across, up), low=float(low), high=float(high), dots=len(rows))
 
 
 def _rho(across: np.ndarray, up: np.ndarray) -> float:
@@ -209,7 +211,7 @@ def verdict(correlation: dict) -> dict:
     return claims.claim(
         "gradients that reach further back before training go with longer lags learned",
         correlation["low"] > 0,
-        f"Rank correlation {correlation['rho']:.2f}, 95 % interval "
+        f"Rank correlation {correlation['rho']:.2f} over {correlation['dots']} dots, 95 % interval "
         f"{correlation['low']:.2f} … {correlation['high']:.2f}",
     )
 
@@ -247,6 +249,8 @@ def _draw(result: dict) -> Figure:
     _name(axes, places, steps)
     axes.set_xscale("log")
     axes.set_yscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     lags = [least / 2, *result["config"]["lags"]]
     axes.set_yticks(lags, ["none", *map(str, result["config"]["lags"])])
     axes.axvline(steps, color="#555555", linewidth=1, linestyle=":")

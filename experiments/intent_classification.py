@@ -96,6 +96,9 @@ def run(config: Config) -> dict:
     """Trains, prints table, sentence and verdicts, writes JSON and figure."""
     config = common.sized(config, QUICK)
     claims.at_least(config, features=4, hidden_size=1, batch=1, steps=1, per_template=1, seeds=1)
+    claims.at_least(config, learning_rate=0, dropout=0, seed=0)
+    if config.dropout >= 1:
+        raise common.UsageError(f"--dropout must be below 1, got {config.dropout}")
     claims.one_of("--models", config.models, tuple(kinds.KINDS))
     return claims.conduct(NAME, config, measure, _show, _draw)
 
@@ -218,6 +221,8 @@ def verdicts(rows: Sequence[dict], counts: dict) -> list[dict]:
     if network and bag:
         text = "the best recurrent network beats the best bag of words by more than the spread"
         why = f"; order tells the intent of {counts['order_tells']:.2%} of the sentences"
+        known = {row["model"]: np.mean(row["known"]) for row in rows}
+        why += f"; of what they were taught they know {known[network]:.1%} and {known[bag]:.1%}"
         found.append(_ahead(text, accuracy, network, bag, why))
     if {kinds.TWO_WAYS, kinds.OUT_OF_ORDER} <= set(accuracy):
         text = (
@@ -232,11 +237,14 @@ def _ahead(text: str, accuracy: dict, one: str, other: str, why: str = "") -> di
     """Whether one model is ahead of another by more than both standard deviations together."""
     ahead = accuracy[one].mean() - accuracy[other].mean()
     spread = claims.deviation(accuracy[one]) + claims.deviation(accuracy[other])
+    several = len(accuracy[one]) > 1
+    deviations = f"standard deviations together {100 * spread:.1f}"
     return claims.claim(
         text,
         ahead > spread,
         f"{one} {accuracy[one].mean():.1%}, {other} {accuracy[other].mean():.1%}: "
-        f"{100 * ahead:+.1f} points, standard deviations together {100 * spread:.1f}{why}",
+        f"{100 * ahead:+.1f} points, {deviations if several else 'the spread unknown: one seed'}"
+        f"{why}",
     )
 
 
@@ -261,11 +269,12 @@ def _show(result: dict) -> None:
         f"{counts['test']:,} of {counts['templates']['test']} other templates asked, "
         f"{counts['unknown']:.1%} of their tokens unknown; always the same answer: "
         f"{counts['largest']:.1%}",
-        ("", "accuracy", "of those taught", "parameters", "seconds"),
+        ("", "accuracy", "on sentences taught", "parameters", "seconds each"),
         rows,
     )
     for what, count in counts["dropped"].items():
-        print(f"dropped: {count} {what}")
+        if count:
+            print(f"dropped: {count} {what}")
     if result["sentence"]:
         _show_sentence(result["sentence"])
     common.print_table(
@@ -277,7 +286,7 @@ def _show(result: dict) -> None:
 
 def _show_sentence(found: dict) -> None:
     rows = [
-        [token, *(f"{p:.2f}" for p in after), f"{share:+.2f}"]
+        [token, *(f"{p:.2f}" for p in after), f"{share:+.1g}"]
         for token, after, share in zip(
             found["text"], found["confidences"], found["shares"], strict=True
         )
@@ -295,12 +304,13 @@ def _draw(result: dict) -> Figure:
     for line in common.about_fonts(missing):
         print(line)
     with matplotlib.rc_context({"font.family": families}):
-        figure = Figure(figsize=(13, 5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _draw_rows(left, sorted(result["rows"], key=lambda row: np.mean(row["accuracy"])))
+        figure = Figure(figsize=(13 if result["sentence"] else 7, 5), layout="constrained")
+        panels = figure.subplots(1, 2 if result["sentence"] else 1, squeeze=False)[0]
+        rows = sorted(result["rows"], key=lambda row: np.mean(row["accuracy"]))
+        _draw_rows(panels[0], rows)
         if result["sentence"]:
-            _draw_sentence(right, result["sentence"], families)
-        for axes in (left, right):
+            _draw_sentence(panels[1], result["sentence"], families)
+        for axes in panels:
             axes.spines[["top", "right"]].set_visible(False)
         figure.draw_without_rendering()  # fonts are looked up while the context lasts
     return figure
@@ -324,14 +334,16 @@ def _draw_rows(axes: Axes, rows: Sequence[dict]) -> None:
 
 def _draw_sentence(axes: Axes, found: dict, families: Sequence[str]) -> None:
     confidences = np.array(found["confidences"], float)
-    for i, (name, colour) in enumerate(zip(found["intents"], plot.COLOURS, strict=False)):
+    # not the colours of the other panel, which mean something else
+    for i, (name, colour) in enumerate(zip(found["intents"], plot.COLOURS[2:], strict=False)):
         axes.plot(confidences[:, i], "o-", color=colour, label=name)
     tokens = [plot.drawable(token, families) for token in found["text"]]
     axes.set_xticks(range(len(tokens)), tokens, fontsize=13)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("confidence after each token")
-    axes.set_title(f"The {found['model']} reads on", loc="left")
-    axes.legend(frameon=False)
+    text = plot.drawable("".join(found["text"]), families)
+    axes.set_title(f"The {found['model']} reads {text}", loc="left")
+    axes.legend(frameon=False, title="intent", alignment="left")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_it_learns_a_verse_and_writes_it_again_from_its_folder(verse, tmp_path, 
     assert again["samples"]["0"].startswith(" O Muse, of that ingenious hero")
     # a second run finds everything done, and a model of another kind is not trained over it
     assert characters.run(config)["bits"] == result["bits"]
-    with pytest.raises(UsageError, match="holds a model of another kind"):
+    with pytest.raises(UsageError, match="holds a model that differs in hidden_size"):
         characters.run(dataclasses.replace(config, hidden_size=12))
     with pytest.raises(
         UsageError, match=r"--prompt takes characters that the model knows, not \['ß'"

@@ -140,6 +140,14 @@ def test_cue_recall_over_two_lags(tmp_path):
     assert result["rows"][0]["at_lag_before"][0] == pytest.approx(want, rel=1e-4)
 
 
+def test_what_no_network_has_learned_is_drawn_as_well(tmp_path):
+    options = dict(updates=2, every=2, batch=2, hidden_size=4, seeds=1, output=tmp_path)
+    config = adding_problem.Config(lengths=(4, 5), cells=("Elman", "GRU"), **options)
+    result = adding_problem.run(config)
+    assert not any(memory.solved(row) for row in result["rows"])
+    assert (tmp_path / "adding_problem.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     "options, sentence",
     [

@@ -122,13 +122,13 @@ def test_a_state_is_that_at_the_last_character_of_the_word(corpus):
 
 def test_verdicts_can_say_no():
     rows = [
-        dict(model="bag of words", accuracy=[0.8, 0.82]),
-        dict(model=kinds.TWO_WAYS, accuracy=[0.81, 0.83]),
-        dict(model=kinds.OUT_OF_ORDER, accuracy=[0.84, 0.82]),
+        dict(model="bag of words", accuracy=[0.8, 0.82], known=[0.9, 0.9]),
+        dict(model=kinds.TWO_WAYS, accuracy=[0.81, 0.83], known=[1.0, 0.99]),
+        dict(model=kinds.OUT_OF_ORDER, accuracy=[0.84, 0.82], known=[1.0, 1.0]),
     ]
     ahead, misled = experiment.verdicts(rows, dict(order_tells=0.25))
     assert not ahead["holds"] and "+1.0 points" in ahead["measured"]
-    assert "25.00%" in ahead["measured"]
+    assert "25.00%" in ahead["measured"] and "they know 99.5% and 90.0%" in ahead["measured"]
     assert not misled["holds"] and "+1.0 points" in misled["measured"]
     rows[2]["accuracy"] = [0.86, 0.88]
     assert experiment.verdicts(rows, dict(order_tells=0.25))[1]["holds"]

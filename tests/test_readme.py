@@ -72,6 +72,20 @@ def test_twenty_lines_learn_real_digits(capsys):
 
 
 @pytest.mark.long
+def test_sentences_of_unequal_length_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    sentences = [draw.choice(list("abcdef"), draw.integers(1, 6)).tolist() for _ in range(120)]
+    # which of two words comes first, that neither bag nor length tells
+    sentences = [[*"xy", *s] if i % 2 else [*"yx", *s] for i, s in enumerate(sentences)]
+    names = dict(sentences=sentences, labels=np.arange(120) % 2)
+    names = learning("set().union", jax=jax, jaxrnn=jaxrnn, np=np, nnx=nnx, optax=optax,
+                     models=models, train=train, **names)  # fmt: skip
+    assert names["evaluate"](names["trained"].model)["accuracy"] > 0.9
+    assert names["trained"].stopped in ("patience", "steps")
+
+
+@pytest.mark.long
 def test_a_sequence_comes_out_reversed():
     names = learning("Seq2Seq(", jax=jax, jnp=jnp, jaxrnn=jaxrnn, nnx=nnx, optax=optax,
                      models=models, train=train)  # fmt: skip

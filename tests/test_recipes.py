@@ -1,17 +1,20 @@
 """What people do with an unroll, each as the README tells it."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from oracle import assert_close
 from rows import problem
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, unroll
+from jaxrnn import GRU, LSTM, models, train, unroll
 
 B, T = 3, 9
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_actor_that_steps_and_a_learner_that_unrolls_see_the_same():
@@ -105,3 +108,26 @@ def test_a_step_is_exported_and_runs_without_the_library():
     content = jax.export.export(jax.jit(step))(*shapes).serialize()
     again = jax.export.deserialize(content).call(*leaves)
     assert_close(again, jax.tree.leaves(cell.step(params, carry, x)), 1e-6)
+
+
+def test_a_classifier_of_pytorch_becomes_ours_and_is_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = (s for s in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "tree)" in s)
+    draw = np.random.default_rng(0)
+    shapes = {
+        "embedding.weight": (7, 3),
+        **{f"lstm.weight_{of}_l0": (16, n) for of, n in (("ih", 3), ("hh", 4))},
+        **{f"lstm.bias_{of}_l0": (16,) for of in ("ih", "hh")},
+        "linear.weight": (2, 4),
+        "linear.bias": (2,),
+    }
+    weights = {name: draw.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    names = dict(jax=jax, jnp=jnp, jaxrnn=jaxrnn, models=models, nnx=nnx, train=train)
+    exec(recipe, names | dict(weights=weights), found := {})
+    model, words = found["model"], np.array([[1, 6, 0], [2, 2, 5]])
+    inner = {name.removeprefix("lstm."): w for name, w in weights.items() if "lstm" in name}
+    network, params = jaxrnn.convert.from_torch(inner)
+    xs = jnp.asarray(weights["embedding.weight"])[words]
+    last = unroll(network, params, xs)[1][:, -1]
+    assert_close(model(words), last @ weights["linear.weight"].T + weights["linear.bias"], 1e-6)
+    assert found["step"] == 0

@@ -1,5 +1,13 @@
 """Shapes of use: Flax NNX models around any cell or network, and baselines to beat.
 
+    Recurrent, LinenRecurrent             a network inside a module of yours
+    Classifier, Tagger                    one class for a sequence; one at every step
+    LanguageModel, Generator, Seq2Seq     what writes, by itself, from a vector, from a sequence
+    Forecaster                            the next values of a series
+    BagOfWords, SharedFeedForward, PaddedFeedForward, Convolution, Transformer
+                                          baselines that tell one class
+    cross_entropy, decode, Generated      the loss of classes; how tokens are drawn, and come back
+
 Loads Flax; `import jaxrnn` does not. Models are `nnx.Module`s whose trained arrays are `nnx.Param`s
 and nothing else: no state of random numbers, no flags. Without a key they drop nothing. They are
 called `model(xs, lengths=None, *, key=None)`, save those that write: what `LanguageModel`,

@@ -1,6 +1,7 @@
 """Perceptual integration: which way does noisy evidence point?"""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxrnn.tasks.task import (
 )
 
 
-def _is_positive(value: object) -> bool:
+def _is_positive(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 < value < float("inf")
 
