@@ -170,7 +170,7 @@ def console(error: bool = False) -> Console:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: first column to the left, the others to the right; an empty row is a rule."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         cells = [len(row[i]) for row in rows if row]
         # on a narrow terminal the first column gives way, but does not vanish
@@ -183,7 +183,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
             table.add_row(*row)
         else:
             table.add_section()
-    console().print(table)
+    out = console()
+    out.print(f"\n{title}", style="bold")  # across the terminal, however narrow the table is
+    out.print(table)
 
 
 @contextlib.contextmanager

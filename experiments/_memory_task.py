@@ -339,6 +339,8 @@ def _over_length(axes: Axes, rows: Sequence[dict], colours: dict) -> None:
     axes.set_ylabel("thousands of sequences until solved")
     if any(map(solved, rows)):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}" if np.divide(*axes.get_ylim()) > 0.1 else "")
     else:  # what is nowhere has no logarithm
         axes.set_yticks([])
         axes.text(0.5, 0.5, "none has learned it", transform=axes.transAxes, ha="center")

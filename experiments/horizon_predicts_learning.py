@@ -211,8 +211,9 @@ def verdict(correlation: dict) -> dict:
     return claims.claim(
         "gradients that reach further back before training go with longer lags learned",
         correlation["low"] > 0,
-        f"Rank correlation {correlation['rho']:.2f} over {correlation['dots']} dots, 95 % interval "
-        f"{correlation['low']:.2f} … {correlation['high']:.2f}",
+        f"Rank correlation {correlation['rho']:.2f} over {correlation['dots']} dots"
+        f"{', too few for what follows to mean much' if correlation['dots'] < 6 else ''}, 95 % "
+        f"interval {correlation['low']:.2f} … {correlation['high']:.2f}",
     )
 
 
