@@ -90,8 +90,11 @@ def _show(result: dict) -> None:
 def _draw(result: dict) -> Figure:
     guess = float(np.log(result["config"]["cues"]))
     baselines = {row["length"]: guess for row in result["rows"]}
-    ends = lambda xs: [0, len(xs) - 1]  # noqa: E731
-    return memory.draw(result, "Recall of a cue", baselines, ends, "cue and question")
+    return memory.draw(result, "Recall of a cue", baselines, _ends, "cue and question")
+
+
+def _ends(xs: np.ndarray) -> list[int]:
+    return [0, len(xs) - 1]
 
 
 if __name__ == "__main__":

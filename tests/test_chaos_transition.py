@@ -222,7 +222,7 @@ def test_verdicts_say_no_where_input_does_not_suppress_chaos():
         (dict(hidden_size=2), "--hidden-size must be at least 8, got 2"),
         (dict(gains=(1.0, 0.5, 2.0, 3.0)), "--gains takes 4 or more numbers in ascending order"),
         (dict(variances=(0.1, 0.2)), "--variances must begin with 0"),
-        (dict(cells=("rnn",)), "--cells takes one or more of gru, lstm, each once"),
+        (dict(cells=("rnn",)), "--cells takes one or more of 'gru', 'lstm', each once"),
         (dict(sizes=(32, 32)), "--sizes takes numbers of at least 8, each once"),
     ],
 )

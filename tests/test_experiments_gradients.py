@@ -73,7 +73,7 @@ def test_above_and_below_ask_for_more_than_the_spread():
     "experiment, config, sentence",
     [
         (bounds, dict(length=5), "--length must be at least 20, got 5"),
-        (bounds, dict(cells=("lstn",)), "--cells takes one or more of elman"),
+        (bounds, dict(cells=("lstn",)), "--cells takes one or more of 'elman'"),
         (depth, dict(depths=(1,)), "--depths takes one or more numbers of at least 2"),
         (clipping, dict(threshold=0.0), "--threshold and --learning-rate must be positive"),
         (gates, dict(windows=0), "--windows must be at least 2, got 0"),

@@ -140,6 +140,7 @@ def test_cue_recall_over_two_lags(tmp_path):
     assert result["rows"][0]["at_lag_before"][0] == pytest.approx(want, rel=1e-4)
 
 
+@pytest.mark.long
 def test_what_no_network_has_learned_is_drawn_as_well(tmp_path):
     options = dict(updates=2, every=2, batch=2, hidden_size=4, seeds=1, output=tmp_path)
     config = adding_problem.Config(lengths=(4, 5), cells=("Elman", "GRU"), **options)

@@ -286,7 +286,7 @@ def test_numbers_are_short():
 @pytest.mark.parametrize(
     "config, sentence",
     [
-        (dict(cells=("Elmen",)), "--cells takes one or more of ATR"),
+        (dict(cells=("Elmen",)), "--cells takes one or more of 'ATR'"),
         (dict(hidden_size=10), "--hidden-size must be a multiple of 4"),
         (dict(hidden_size=4), "--hidden-size must be at least 8, got 4"),
         (dict(length=5), "--length must be at least 20, got 5"),
