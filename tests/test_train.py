@@ -635,7 +635,8 @@ def test_speed_is_of_training_alone(monkeypatch):
         return over_rows(model, batch, key)
 
     clock = types.SimpleNamespace(perf_counter=lambda: seconds[0])
-    monkeypatch.setattr("jaxrnn.train.run.time", clock)
+    for module in ("run", "reports"):
+        monkeypatch.setattr(f"jaxrnn.train.{module}.time", clock)
     options = dict(evaluate_every=5, log_every=3, checkpoints=Tardy(), checkpoint_every=4)
     batches = Second(constant(), 0)
     done = fit(loss, MODEL, batches, ADAM, steps=12, evaluate=takes_long, **options)

@@ -14,7 +14,8 @@ from jaxrnn.cell import whole
 from jaxrnn.train.checkpoints import Checkpoints
 from jaxrnn.train.log import Log
 from jaxrnn.train.progress import progress as show_progress
-from jaxrnn.train.run import Fit, Reports, Run
+from jaxrnn.train.reports import Reports
+from jaxrnn.train.run import Fit, Run
 
 
 def fit(
