@@ -260,7 +260,8 @@ def _draw(result: dict) -> Figure:
     axes.set_ylabel("longest lag learned")
     found = result["correlation"]
     axes.set_title(
-        f"Rank correlation {found['rho']:.2f} [{found['low']:.2f} … {found['high']:.2f}]; "
+        "How far gradients reach before training, and how far is learned\n"
+        f"rank correlation {found['rho']:.2f} [{found['low']:.2f} … {found['high']:.2f}]; "
         "large: median over seeds",
         loc="left",
     )

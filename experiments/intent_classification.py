@@ -16,7 +16,7 @@ What would refute it
     by more than both standard deviations together; 4 likewise. 2, 3: a distance of more than a
     rounding error where there should be none, or of none where there should be one.
 Cost
-    Three minutes on two cores, under a minute with --quick.
+    Four minutes on two cores, under a minute with --quick.
 
 Beside the table, one sentence is followed word by word, and three questions are put to the trained
 networks: whether 我爱你 and 你爱我 are the same to them, whether 苹果 is the same before 味道不错

@@ -157,10 +157,12 @@ def label_ends(axes: Axes, curves: Sequence[Curve], size: float = 12) -> None:
     x_text = max((e[1] for e in staying), default=0) + 0.02 * (right - left)
     for (curve, x, y, _), place in zip(staying, places, strict=True):
         _name(axes, curve.text, (x, y), (x_text, place), curve.colour, size, va="center")
-    for curve, x, y, leaves in ends:
-        if leaves:
-            place = (x + 0.02 * (right - left), bottom + 0.2 * line)
-            _name(axes, curve.text + " ↓", (x, y), place, curve.colour, size, va="bottom")
+    leaving = sorted((e for e in ends if e[3]), key=lambda e: -e[1])
+    for i, (curve, x, y, _) in enumerate(leaving):
+        # a line above those that stand to the right and would else be written over
+        near = sum(other[1] - x < 0.2 * (right - left) for other in leaving[:i])
+        place = (x + 0.02 * (right - left), bottom + (0.2 + near) * line)
+        _name(axes, curve.text + " ↓", (x, y), place, curve.colour, size, va="bottom")
 
 
 def _line_height(axes: Axes, size: float) -> float:
