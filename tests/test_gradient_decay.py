@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from matplotlib.figure import Figure
 
 from experiments import _common as common
 from experiments import _decay_exact as exact
@@ -16,6 +17,7 @@ from experiments import _decay_report as report
 from experiments import _text as texts
 from experiments import gradient_decay as experiment
 from jaxrnn import plot
+from jaxrnn.plot.axes import Curve
 
 POEM = (
     "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n"
@@ -438,3 +440,14 @@ def test_results_survive_a_crash_in_the_middle_of_writing(tmp_path):
         part.write_text("half")
         raise RuntimeError
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_names_of_curves_that_leave_close_together_stand_above_each_other():
+    axes = Figure(figsize=(8, 6)).add_subplot()
+    axes.set(xlim=(0, 100), ylim=(-10, 1))
+    lowest = (-30, -29, -12)  # two go through the floor side by side, the third far behind
+    curves = [Curve(np.linspace(0, low, 100), f"to {low}", "black") for low in lowest]
+    plot.label_ends(axes, curves)
+    heights = {text.get_text(): text.xyann[1] for text in axes.texts}
+    assert heights["to -30 ↓"] - heights["to -29 ↓"] > 0.4  # a line of letters
+    assert heights["to -29 ↓"] == heights["to -12 ↓"]
