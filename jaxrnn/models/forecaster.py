@@ -10,9 +10,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from jaxrnn import cell as contract
 from jaxrnn.models._ends import at_last, at_the_end
-from jaxrnn.models._shared import row_keys
 from jaxrnn.models.recurrent import Recurrent
-from jaxrnn.sequences import check_lengths
+from jaxrnn.sequences import check_lengths, step_keys
 
 
 class Forecaster(nnx.Module):
@@ -66,7 +65,7 @@ class Forecaster(nnx.Module):
             return self.linear(summary).reshape(*batch, *self.shape)
         carry, hs = self.recurrent(xs, lengths=lengths, key=key)
         first = jnp.full(batch, steps, jnp.int32) if lengths is None else lengths
-        keys = _keys_from(row_keys(key, batch), first, self.shape[0] - 1)
+        keys = _keys_after(key, tuple(batch), steps, first, self.shape[0] - 1)
         return _feed_back(self, carry, self.linear(at_last(hs, lengths)), keys)
 
 
@@ -87,14 +86,17 @@ def _feed_back(model: Forecaster, carry: PyTree, value: Array, keys: Array | Non
     return jnp.moveaxis(jnp.concatenate([value[None], later]), 0, batch)
 
 
-def _keys_from(rows: Array | None, first: Array, steps: int) -> Array | None:
-    """Keys of the steps after the last real one of each row, as if the series went on."""
-    if rows is None:
+def _keys_after(
+    key: Array | None, batch: tuple[int, ...], steps: int, first: Array, count: int
+) -> Array | None:
+    """Keys of the `count` steps after the last real one of each row, as if the series went on."""
+    keys = step_keys(key, 0, batch, steps + count)
+    if keys is None:
         return None
-    fold: Any = jax.vmap(jax.random.fold_in, (None, 0))
-    for _ in rows.shape:
-        fold = jax.vmap(fold)
-    return fold(rows, first[..., None] + jnp.arange(steps, dtype=jnp.int32))
+    cut: Any = lambda keys, first: jax.lax.dynamic_slice_in_dim(keys, first, count)  # noqa: E731
+    for _ in batch:
+        cut = jax.vmap(cut)
+    return cut(keys, first)
 
 
 def _check_recursive(network: Any, output_size: int) -> None:
