@@ -43,7 +43,7 @@ class Training:
         seed: the first of them.
         redraw: a result of an earlier run: prints its tables and draws its figure again.
         output: folder for JSON and figure.
-        full: all networks, several lengths, five seeds: hours.
+        full: all networks, several lengths, five seeds: an hour or more.
         quick: short lengths, one seed: half a minute.
     """
 
@@ -227,19 +227,32 @@ def print_rows(title: str, rows: Sequence[dict]) -> None:
             table.append([])
             length = row["length"]
         seen = np.array(row["sequences"], float)
-        final = [errors[-1] for errors in row["errors"]]
+        final = np.array([errors[-1] for errors in row["errors"]], float)
+        ended = np.isfinite(final)  # the others diverged: they have no loss and no gradient
         table.append(
             [
                 f"T = {row['length']}, {row['cell']}",
                 f"{solved(row)} of {len(seen)}",
                 _range(seen),
-                f"{np.mean(final):.4f} ± {claims.deviation(final):.4f}",
+                _loss(final),
                 f"{np.mean(row['correct']):.0%}",
-                *(f"10^{np.median(row[f'at_lag_{when}']) / plot.LN10:.1f}" for when in WHEN),
+                _power(np.array(row["at_lag_before"], float)),
+                _power(np.array(row["at_lag_after"], float)[ended]),
             ]
         )
     heads = ("", "solved", "sequences", "loss in the end", "correct", "gradient before", "after")
     common.print_table(title, heads, table)
+
+
+def _loss(final: np.ndarray) -> str:
+    ended = final[np.isfinite(final)]
+    parts = [f"{ended.mean():.4f} ± {claims.deviation(ended):.4f}"] if len(ended) else []
+    diverged = len(final) - len(ended)
+    return ", ".join(parts + ([f"{diverged} diverged"] if diverged else []))
+
+
+def _power(logs: np.ndarray) -> str:
+    return f"10^{np.median(logs) / plot.LN10:.1f}" if len(logs) else "–"
 
 
 def _range(values: np.ndarray) -> str:
@@ -359,7 +372,7 @@ def _inside(figure: Figure, place: Any, inside: dict, marks: Callable, what: str
     for unit, grey in zip(order, np.linspace(0, 0.7, 5), strict=False):
         top.plot(c[:, unit], color=str(grey), linewidth=1.2)
     top.set_ylabel("$c_t$\nfive units", fontsize=9)
-    top.set_title(f"Inside an LSTM after training, T = {len(c)} (dotted: {what})", loc="left")
+    top.set_title(f"Inside a trained LSTM, T = {len(c)} (dotted: {what})", loc="left")
     top.spines[["top", "right"]].set_visible(False)
     panels = [top]
     for name in ("input", "forget"):

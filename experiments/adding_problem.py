@@ -9,7 +9,7 @@ What would refute it
     A seed of LSTM or GRU that is still above 0.01 when the updates are used up; a network of
     Elman's that falls below nine tenths of 1/6.
 Cost
-    Two minutes on two cores, half a minute with --quick, hours with --full.
+    Two minutes on two cores, half a minute with --quick, over an hour with --full.
 
 Numbers are from U(0, 1) and two of them are marked, one in each half. Every batch is drawn anew, so
 that there is nothing to learn by heart; the error is that of a thousand sequences apart. The

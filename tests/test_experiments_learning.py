@@ -92,6 +92,21 @@ def test_verdicts_can_come_out_against_the_claims():
     assert memory.stays(rows, "Elman", {20: 1 / 6}) is None
 
 
+def test_seeds_that_diverged_are_counted_and_not_averaged(capsys):
+    one = row(
+        "Elman, identity", 20, [1e4, 2e4, math.inf], [[1.0, 0.004], [1.0, 0.006], [9.0, math.nan]]
+    )
+    one |= dict(
+        correct=[1.0, 1.0, 0.0], at_lag_before=[0.0] * 3, at_lag_after=[0.0, 0.0, -math.inf]
+    )
+    none = row("Elman", 20, [math.inf], [[9.0, math.nan]])
+    none |= dict(correct=[0.0], at_lag_before=[0.0], at_lag_after=[-math.inf])
+    memory.print_rows("both", [one, none])
+    shown = capsys.readouterr().out
+    assert "0.0050 ± 0.0014, 1 diverged" in shown and "10^0.0" in shown
+    assert "nan" not in shown and "inf" not in shown
+
+
 @pytest.mark.long
 def test_adding_problem_end_to_end(tmp_path, capsys):
     config = adding_problem.Config(
